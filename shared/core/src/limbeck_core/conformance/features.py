@@ -1,0 +1,7 @@
+"""Adapters from golden items to :mod:`limbeck_core.functional.features`."""
+
+from __future__ import annotations
+
+from limbeck_core.conformance.harness import Adapter
+
+ADAPTERS: dict[str, Adapter] = {}

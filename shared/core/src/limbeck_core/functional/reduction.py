@@ -1,0 +1,59 @@
+"""One way to reduce: per-sample values to a scalar, with an optional mask, never NaN on an empty selection."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from limbeck_core.errors import ShapeError
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise ``ValueError`` unless ``reduction`` is ``"none"``, ``"mean"`` or ``"sum"``."""
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def reduce_loss(per_sample: Tensor, reduction: Reduction = "mean", *, mask: Tensor | None = None) -> Tensor:
+    """Reduce per-sample values.
+
+    Args:
+        per_sample: One value per sample (or per position), shape ``(N, ...)``.
+        reduction: ``"none"`` returns the values (zero where masked out), ``"sum"`` their sum, ``"mean"`` their mean
+            over the kept positions.
+        mask: ``None`` keeps everything. Otherwise a boolean tensor (``True`` keeps) or non-negative weights, of the
+            shape of ``per_sample``; ``"mean"`` divides by the sum of the weights.
+
+    Returns:
+        The reduced loss. An empty batch and a mask that keeps nothing give a zero that still has a graph.
+
+    Raises:
+        ValueError: if ``reduction`` is unknown.
+        ShapeError: if ``mask`` has another shape than ``per_sample``.
+
+    >>> reduce_loss(torch.tensor([1.0, 2.0, 6.0]), "mean", mask=torch.tensor([True, True, False]))
+    tensor(1.5000)
+    """
+    check_reduction(reduction)
+    if mask is None:
+        if reduction == "none":
+            return per_sample
+        total = per_sample.sum()
+        return total if reduction == "sum" else total / max(per_sample.numel(), 1)
+    if mask.shape != per_sample.shape:
+        raise ShapeError(
+            f"mask must have one entry per value of the loss, shape {tuple(per_sample.shape)}, got {tuple(mask.shape)}"
+        )
+    weight = mask.to(per_sample.dtype)
+    # where, not a product: a masked position may hold NaN or infinity, and 0 * inf is NaN
+    kept = torch.where(mask != 0, per_sample * weight, torch.zeros_like(per_sample))
+    if reduction == "none":
+        return kept
+    if reduction == "sum":
+        return kept.sum()
+    total_weight = weight.sum()
+    return kept.sum() / torch.where(total_weight > 0, total_weight, torch.ones_like(total_weight))
