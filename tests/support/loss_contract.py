@@ -66,7 +66,7 @@ class LossContract:
     def test_student_comes_first_and_teacher_second(self) -> None:
         arguments = self.inputs()
         tensors = [v for v in arguments.values() if torch.is_tensor(v)]
-        rest = {k: v for k, v in list(arguments.items())[2:]}
+        rest = dict(list(arguments.items())[2:])
         torch.testing.assert_close(self.call(**arguments), type(self).function(*tensors[:2], **rest, **self.hyper))
 
     def test_gradcheck(self) -> None:

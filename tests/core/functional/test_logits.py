@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loss_contract import LossContract, randn
 from scipy.special import rel_entr, softmax
 
 from limbeck_core import functional as F
 from limbeck_core import losses
+from loss_contract import LossContract, randn
 
 
 class TestKLDivergenceLoss(LossContract):

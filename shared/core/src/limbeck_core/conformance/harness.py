@@ -51,7 +51,7 @@ class GoldenCase:
 
     def list_of(self, prefix: str) -> list[Tensor]:
         """Return the inputs ``prefix0, prefix1, ...`` in order."""
-        found = []
+        found: list[Tensor] = []
         while (key := f"{prefix}{len(found)}") in self.inputs:
             found.append(self.inputs[key])
         return found
@@ -104,7 +104,7 @@ def read_case(path: Path) -> GoldenCase:
         with np.load(path, allow_pickle=False) as arrays:
             data = {key: arrays[key] for key in arrays.files}
         params = json.loads(str(data["params"]))
-        data["value"]  # noqa: B018  a vector without a value is damaged
+        data["value"]
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise CheckpointError(
             f"{path} is not a readable golden vector NAME__cK.npz with 'params' and 'value' ({error}): "
@@ -172,10 +172,10 @@ def compare_case(case: GoldenCase, adapter: Adapter, *, tolerance: float = RELAT
         if key not in outputs:
             verdict.problems.append(f"{key} is in the file but the adapter does not compute it")
             continue
-        error = relative_error(outputs[key], expected)
-        verdict.errors[key] = error
-        if not error <= tolerance:
-            verdict.problems.append(f"{key} is off by {error:.1e} (shape {tuple(expected.shape)})")
+        difference = relative_error(outputs[key], expected)
+        verdict.errors[key] = difference
+        if not difference <= tolerance:
+            verdict.problems.append(f"{key} is off by {difference:.1e} (shape {tuple(expected.shape)})")
     return verdict
 
 

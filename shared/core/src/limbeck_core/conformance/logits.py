@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from limbeck_core import functional as F  # noqa: N812
+from limbeck_core import functional as F
 from limbeck_core.conformance.harness import Adapter, GoldenCase
 
 

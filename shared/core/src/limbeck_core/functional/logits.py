@@ -6,17 +6,12 @@ better, detach the teacher, and give a differentiable zero for an empty batch.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, softmax
+from torch.nn.functional import log_softmax
 
 from limbeck_core.checks import check_finite, check_logits, check_positive
+from limbeck_core.functional.precision import at_least_float32
 from limbeck_core.functional.reduction import Reduction, check_reduction, reduce_loss
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """Half precision is too coarse for a softmax; float32 and float64 pass unchanged."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def kl_divergence_loss(
@@ -50,14 +45,15 @@ def kl_divergence_loss(
     Reference:
         Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531, section 2.
 
+    >>> import torch
     >>> kl_divergence_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[2.0, 0.0]]), temperature=4.0)
     tensor(0.)
     """
     check_logits(student_logits, teacher_logits)
     check_positive(temperature, "temperature")
     check_reduction(reduction)
-    log_student = log_softmax(_at_least_float32(student_logits) / temperature, dim=1)
-    log_teacher = log_softmax(_at_least_float32(teacher_logits.detach()) / temperature, dim=1)
+    log_student = log_softmax(at_least_float32(student_logits) / temperature, dim=1)
+    log_teacher = log_softmax(at_least_float32(teacher_logits.detach()) / temperature, dim=1)
     per_position = (log_teacher.exp() * (log_teacher - log_student)).sum(1) * temperature**2
     loss = reduce_loss(per_position, reduction, mask=mask)
     check_finite(loss, student_logits=student_logits, teacher_logits=teacher_logits)
