@@ -148,8 +148,8 @@ def check_target(target: Tensor, logits: Tensor, *, name: str = "target", ignore
             first = int(bad.flatten().nonzero()[0])
             raise TargetError(
                 f"{name} must hold labels from 0 to {classes - 1} (logits of shape {tuple(logits.shape)}), got "
-                f"{int(target.flatten()[first])} at position {first} ({int(bad.sum())} of {target.numel()} are outside): "
-                "check the class list and the label map of the data set"
+                f"{int(target.flatten()[first])} at position {first} ({int(bad.sum())} of {target.numel()} are "
+                "outside): check the class list and the label map of the data set"
             )
 
 

@@ -5,13 +5,14 @@ A golden vector is a file ``NAME__cK.npz`` (no pickles) with every input array u
 ``value`` (of ``sum(value * cotangent)`` when ``value`` is not a scalar). ``nograd_X`` marks inputs that the reference's
 graph does not reach.
 
-An adapter is a function that calls limbeck's public pieces on a :class:`GoldenCase` and returns its outputs by key. Where
-reference code deviates from its paper, the adapter reproduces the deviation; the library does not offer it.
+An adapter is a function that calls limbeck's public pieces on a :class:`GoldenCase` and returns its outputs by key.
+Where reference code deviates from its paper, the adapter reproduces the deviation; the library does not offer it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +148,7 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     finite = expected[torch.isfinite(expected)]
     scale = finite.abs().max() if finite.numel() else torch.tensor(0.0)
     error = float(difference / scale) if float(scale) > 0 else float(difference) * 1e3
-    return error if error == error else float("inf")
+    return float("inf") if math.isnan(error) else error
 
 
 def compare_case(case: GoldenCase, adapter: Adapter, *, tolerance: float = RELATIVE_TOLERANCE) -> Verdict:
