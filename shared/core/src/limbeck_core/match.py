@@ -1,0 +1,201 @@
+"""What to compare: a :class:`Match` joins a loss, two places to read, adapters and a weight."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from limbeck_core.build import build
+from limbeck_core.errors import LimbeckError, MatchError, closest
+from limbeck_core.schedules import Progress, Schedule, as_schedule
+from limbeck_core.tap import Tap, as_tap
+
+# Arguments of a loss that the batch fills without being asked, and the field each takes.
+BATCH_ARGUMENTS = {"target": "targets", "mask": "mask", "ids": "ids"}
+
+Taps = str | Tap | Sequence[str | Tap]
+Read = Callable[[Tap], Any]
+
+
+class Match(nn.Module):
+    """One comparison of student and teacher, with everything it needs; adapters and loss are trained with the student.
+
+    Args:
+        loss: Module or function called as ``loss(student, teacher, **extras)``; or a config of one.
+        student: Tap on the student (``of`` defaults to ``"student"``), or a sequence of taps for a loss over layers.
+        teacher: Tap on the teacher (``of`` defaults to the only teacher), or a sequence. ``Tap(..., of="student")`` is
+            self-distillation; ``Tap("targets", of="batch")`` compares with the truth.
+        adapter: Module from the student's value to the shape that the loss wants; dropped at inference.
+        teacher_adapter: The same on the teacher's side, for example a class map.
+        weight: Factor of this loss in the total: a number, or a schedule over the run.
+        extras: Further arguments of the loss by name, each a tap; a string is a field of the batch. The arguments
+            ``target``, ``mask`` and ``ids`` are filled from the batch's ``targets``, ``mask`` and ``ids`` unless named
+            here.
+
+    Raises:
+        MatchError: if ``extras`` names an argument that the loss does not take, or the loss requires one that nothing
+            fills.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module | Callable[..., Tensor] | Mapping[str, Any],
+        student: Taps,
+        teacher: Taps,
+        *,
+        adapter: nn.Module | Mapping[str, Any] | None = None,
+        teacher_adapter: nn.Module | Mapping[str, Any] | None = None,
+        weight: float | Schedule | Mapping[str, Any] = 1.0,
+        extras: Mapping[str, str | Tap | Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.loss = build(loss)
+        self.adapter = build(adapter)
+        self.teacher_adapter = build(teacher_adapter)
+        self.weight: Schedule = as_schedule(build(weight))
+        self.student, self.student_is_sequence = _side(student, default="student")
+        self.teacher, self.teacher_is_sequence = _side(teacher, default="teacher")
+        self.extras = {name: _extra(tap) for name, tap in (extras or {}).items()}
+        self._optional_extras = self._check_signature()
+
+    def _check_signature(self) -> dict[str, Tap]:
+        """Hold ``extras`` against the loss's signature; return the batch arguments that may be absent."""
+        call = self.loss.forward if isinstance(self.loss, nn.Module) else self.loss
+        parameters = list(inspect.signature(call).parameters.values())
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if len(named) < 2:
+            raise MatchError(f"the loss of a match is called with the student's and the teacher's value, {call} takes less")
+        self.compares_logits = "logits" in named[0].name
+        rest = {p.name: p for p in named[2:]}
+        title = type(self.loss).__name__ if isinstance(self.loss, nn.Module) else self.loss.__name__
+        for name in self.extras:
+            if name not in rest and not takes_any:
+                raise MatchError(f"extras names the argument {name!r}, which {title} does not take: {closest(name, rest)}")
+        optional = {}
+        for name, parameter in rest.items():
+            if name in self.extras:
+                continue
+            required = parameter.default is parameter.empty
+            if name in BATCH_ARGUMENTS:
+                tap = Tap(BATCH_ARGUMENTS[name], of="batch")
+                if required:
+                    self.extras[name] = tap
+                else:
+                    optional[name] = tap
+            elif required:
+                raise MatchError(
+                    f"{title} requires the argument {name!r}, which nothing fills: name a tap for it, "
+                    f"extras={{{name!r}: Tap(...)}}"
+                )
+        return optional
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """Every tap that this match reads, the batch's included."""
+        return (*self.student, *self.teacher, *self.extras.values())
+
+    @property
+    def trainable(self) -> bool:
+        """Whether an adapter or the loss has parameters."""
+        return any(True for _ in self.parameters())
+
+    def scale(self, progress: Progress | None) -> float:
+        """Return the weight at this point of the run.
+
+        Raises:
+            MatchError: if the weight is scheduled and the distiller was not told where the run stands.
+        """
+        try:
+            return self.weight(progress or Progress(step=0, epoch=0, max_steps=None, max_epochs=None))
+        except LimbeckError:
+            raise
+        except ValueError as error:
+            raise MatchError(str(error)) from error
+
+    def forward(self, read: Read, batch: Mapping[str, Any]) -> Tensor:
+        """Read both sides, adapt them, and return the loss without its weight.
+
+        Args:
+            read: Returns the value of a tap in this step.
+            batch: The batch, for the optional arguments of the loss.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            MatchError: if the loss returns anything but one number.
+        """
+        student = self._gather_side(self.student, self.student_is_sequence, read, self.adapter)
+        teacher = self._gather_side(self.teacher, self.teacher_is_sequence, read, self.teacher_adapter)
+        arguments = {name: read(tap) for name, tap in self.extras.items()}
+        for name, tap in self._optional_extras.items():
+            if tap.path in batch:
+                arguments[name] = batch[tap.path]
+        try:
+            loss = self.loss(student, teacher, **arguments)
+        except LimbeckError as error:
+            raise type(error)(f"{error} [{self._describe(student, teacher)}]") from error
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise MatchError(
+                f"{type(self.loss).__name__} failed on {self._describe(student, teacher)}: {error}"
+            ) from error
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise MatchError(f"the loss of a match must return one number, got {got}: set reduction='mean' or 'sum'")
+        return loss.reshape(())
+
+    def _gather_side(self, taps: tuple[Tap, ...], is_sequence: bool, read: Read, adapter: nn.Module | None) -> Any:
+        value = [read(tap) for tap in taps] if is_sequence else read(taps[0])
+        if adapter is None:
+            return value
+        try:
+            return adapter(value)
+        except LimbeckError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            where = ", ".join(map(str, taps))
+            raise MatchError(
+                f"adapter {type(adapter).__name__} failed on the value of tap '{where}' with shape {shape_of(value)}: "
+                f"{error}"
+            ) from error
+
+    def _describe(self, student: Any, teacher: Any) -> str:
+        names = [", ".join(map(str, taps)) for taps in (self.student, self.teacher)]
+        return f"student '{names[0]}' {shape_of(student)}, teacher '{names[1]}' {shape_of(teacher)}"
+
+
+def _side(value: Any, default: str) -> tuple[tuple[Tap, ...], bool]:
+    value = build(value) if isinstance(value, Mapping) else value
+    if isinstance(value, (str, Tap)):
+        return (_with_owner(as_tap(value), default),), False
+    taps = tuple(_with_owner(as_tap(build(v) if isinstance(v, Mapping) else v), default) for v in value)
+    if not taps:
+        raise MatchError(f"the {default} side of a match names no tap")
+    return taps, True
+
+
+def _with_owner(tap: Tap, default: str) -> Tap:
+    if tap.of is not None:
+        return tap
+    return Tap(tap.path, of=default, pick=tap.pick, call=tap.call, at=tap.at, clone=tap.clone)
+
+
+def _extra(value: Any) -> Tap:
+    value = build(value) if isinstance(value, Mapping) else value
+    return _with_owner(as_tap(value), default="batch")
+
+
+def shape_of(value: Any) -> str:
+    """Shapes of a tensor, or of the tensors in a sequence or mapping, as text."""
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {shape_of(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(shape_of(item) for item in value) + "]"
+    return type(value).__name__
+
