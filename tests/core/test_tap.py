@@ -44,7 +44,9 @@ class TestResolve:
         assert resolve(net, "", "student") is net
 
     def test_misspelt_name_offers_the_closest(self) -> None:
-        with pytest.raises(TapError, match=r"tap 'layer' is not a submodule of the student \(Net\): did you mean 'layers'"):
+        with pytest.raises(
+            TapError, match=r"tap 'layer' is not a submodule of the student \(Net\): did you mean 'layers'"
+        ):
             resolve(Net(), "layer", "student")
 
     def test_unrelated_name_lists_what_exists(self) -> None:

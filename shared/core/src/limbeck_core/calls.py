@@ -123,7 +123,7 @@ class MappingCall:
 
 
 class OpenMMLabCall:
-    """Models with ``forward(inputs, data_samples, mode)`` and a ``data_preprocessor`` of their own (mmdet, mmpose, ...).
+    """Models with ``forward(inputs, data_samples, mode)`` and a ``data_preprocessor`` of their own (mmdet, mmpose).
 
     Each model preprocesses the batch itself, so teacher and student may normalise differently. The student runs in
     ``mode="loss"``, a teacher in ``mode="tensor"``, which needs no labels and skips its loss. The data samples are

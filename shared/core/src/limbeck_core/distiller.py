@@ -58,8 +58,8 @@ class Distiller(BaseModel):  # type: ignore[misc]
     """A student, its teachers, and what is compared between them.
 
     Calling it returns a dictionary of losses: the student's own (``loss/task``, or its own names) and ``loss/<match>``
-    for every match, already weighted; their sum is what to differentiate. Only the student, the adapters and the losses'
-    own parameters are in ``parameters()`` and ``state_dict()`` (``student.*``, ``matches.*``); teachers never are.
+    for every match, already weighted; their sum is what to differentiate. ``parameters()`` and ``state_dict()`` hold the
+    student (``student.*``) and the matches' adapters and losses (``matches.*``); teachers are never in them.
 
     Args:
         student: The model to train, or a config of it. :class:`~limbeck_core.teacher.Peers` trains several.
@@ -76,8 +76,8 @@ class Distiller(BaseModel):  # type: ignore[misc]
         taps: Further taps by name, for subclasses that write :meth:`compute_losses`; read them with :meth:`read`.
         data_preprocessor: MMEngine's; the default moves the batch to the model's device.
 
-    The batch is a mapping with ``inputs``, ``targets``, ``ids``, an optional ``mask``, and any further views. Positional
-    arguments are taken as ``inputs, targets, ids, mask``.
+    The batch is a mapping with ``inputs``, ``targets``, ``ids``, an optional ``mask``, and any further views.
+    Positional arguments are taken as ``inputs, targets, ids, mask``.
 
     Raises:
         TapError: if a tap names a place that does not exist; the message says what does.
@@ -143,7 +143,9 @@ class Distiller(BaseModel):  # type: ignore[misc]
             teacher = {"teacher": teacher}
         for name in teacher:
             if name in _RESERVED_NAMES or not str(name).isidentifier():
-                raise MatchError(f"a teacher's name must be a valid Python name other than student and batch, got {name!r}")
+                raise MatchError(
+                    f"a teacher's name must be a valid Python name other than student and batch, got {name!r}"
+                )
         return {name: as_teacher(value, self.student) for name, value in teacher.items()}
 
     def _per_teacher(self, value: Any, argument: str) -> dict[str, Any]:
@@ -154,7 +156,9 @@ class Distiller(BaseModel):  # type: ignore[misc]
                 raise MatchError(f"{argument} names the teacher {name!r}: {closest(name, self.teachers)}")
         missing = [name for name in self.teachers if name not in value]
         if missing:
-            raise MatchError(f"{argument} says nothing of the teachers {missing}: name every teacher, or give one for all")
+            raise MatchError(
+                f"{argument} says nothing of the teachers {missing}: name every teacher, or give one for all"
+            )
         return {name: build(item) if isinstance(item, Mapping) else item for name, item in value.items()}
 
     def _freeze_student(self) -> None:
@@ -239,7 +243,9 @@ class Distiller(BaseModel):  # type: ignore[misc]
             MatchError: if there is none, or more than one.
         """
         if len(self.teachers) != 1:
-            raise MatchError(f"this distiller has {len(self.teachers)} teachers ({', '.join(self.teachers)}): use .teachers")
+            raise MatchError(
+                f"this distiller has {len(self.teachers)} teachers: use .teachers[name] with one of {list(self.teachers)}"
+            )
         return next(iter(self.teachers.values()))
 
     def _model(self, owner: str) -> nn.Module:
@@ -280,7 +286,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
         return self
 
     def state_dict_extra(self) -> dict[str, Any]:
-        """State of teachers that remember (EMA, past self), as tensors and plain data; for the checkpoint's own part."""
+        """State of teachers that remember (EMA, past self): tensors and plain data, for the checkpoint's own part."""
         stateful = {name: teacher for name, teacher in self.teachers.items() if teacher.stateful}
         return {"teachers": {name: teacher.state_dict() for name, teacher in stateful.items()}}
 
@@ -327,7 +333,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
         raise MatchError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
 
     def predict_teacher(self, name: str, batch: Mapping[str, Any]) -> Any:
-        """Return a teacher's prediction on a batch, in the form of ``mode="predict"``; its metric belongs in the log."""
+        """Return a teacher's prediction on a batch, as ``mode="predict"`` would; its metric belongs in the log."""
         teacher = self.teachers[name]
         teacher.keep_modes()
         with torch.no_grad():
@@ -466,11 +472,13 @@ class Distiller(BaseModel):  # type: ignore[misc]
     def _explain(self, names: list[str], flags: Tensor) -> None:
         bad = [name for name, finite in zip(names, flags.tolist(), strict=True) if not finite]
         for name in bad:
-            match = self.matches[name.removeprefix("loss/")] if name.removeprefix("loss/") in self.matches else None
-            for tap in match.taps if match is not None and self._batch is not None else ():
+            title = name.removeprefix("loss/")
+            if title not in self.matches or self._batch is None:
+                continue
+            for tap in self.matches[title].taps:
                 value = self.read(tap)
                 if isinstance(value, Tensor):
-                    explain_non_finite(value, f"match {name.removeprefix('loss/')!r}: tap '{tap}'")
+                    explain_non_finite(value, f"match {title!r}: tap '{tap}'")
         raise NonFiniteError(
             f"{', '.join(bad)} is NaN or infinite, from tensors that are finite where the losses read them: lower the "
             "learning rate or the loss's weight, or keep the loss in float32 under mixed precision"
@@ -527,7 +535,9 @@ class Distiller(BaseModel):  # type: ignore[misc]
 
 
 def _accelerators(module: nn.Module) -> list[int]:
-    return sorted({p.device.index for p in module.parameters() if p.device.type == "cuda" and p.device.index is not None})
+    return sorted(
+        {p.device.index for p in module.parameters() if p.device.type == "cuda" and p.device.index is not None}
+    )
 
 
 def _leave_inference(value: Any) -> Any:

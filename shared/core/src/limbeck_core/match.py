@@ -68,13 +68,17 @@ class Match(nn.Module):
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         if len(named) < 2:
-            raise MatchError(f"the loss of a match is called with the student's and the teacher's value, {call} takes less")
+            raise MatchError(
+                f"the loss of a match is called with the student's and the teacher's value, {call} takes less"
+            )
         self.compares_logits = "logits" in named[0].name
         rest = {p.name: p for p in named[2:]}
         title = type(self.loss).__name__ if isinstance(self.loss, nn.Module) else self.loss.__name__
         for name in self.extras:
             if name not in rest and not takes_any:
-                raise MatchError(f"extras names the argument {name!r}, which {title} does not take: {closest(name, rest)}")
+                raise MatchError(
+                    f"extras names the argument {name!r}, which {title} does not take: {closest(name, rest)}"
+                )
         optional = {}
         for name, parameter in rest.items():
             if name in self.extras:
@@ -198,4 +202,3 @@ def shape_of(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(shape_of(item) for item in value) + "]"
     return type(value).__name__
-

@@ -105,6 +105,10 @@ def resolve(model: nn.Module, path: str, owner: str) -> nn.Module | Tensor:
     return here  # type: ignore[no-any-return]
 
 
+def _is_compiled(model: nn.Module) -> bool:
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+
+
 def _not_there(model: nn.Module, path: str, owner: str, parent: str, children: Mapping[str, Any]) -> str:
     known = [name.replace("_orig_mod.", "") for name, _ in model.named_modules() if name]
     advice = closest(path, known)
@@ -241,6 +245,10 @@ class Recorder:
             else:
                 hook = _CaptureInput(self._record, key)
                 self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        if places and _is_compiled(model):
+            # a graph captured before the hooks were there would run without them, since torch.compile does not guard on
+            # hooks; dropping captured graphs costs one recompilation
+            torch.compiler.reset()
 
     def detach(self) -> None:
         """Remove the hooks."""

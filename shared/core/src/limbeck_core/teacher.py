@@ -1,8 +1,8 @@
 """Who teaches: a frozen model, a moving average of the student, the student's own past, or peers that learn together.
 
-A teacher is never a registered submodule of the distiller: it follows ``.to``, is shared by deep copies, and stays out of
-``parameters()`` and ``state_dict()``. One that remembers (:class:`EMATeacher`, :class:`PastSelf`) keeps its state in the
-checkpoint's own section.
+A teacher is never a registered submodule of the distiller: it follows ``.to``, is shared by deep copies, and stays out
+of ``parameters()`` and ``state_dict()``. One that remembers (:class:`EMATeacher`, :class:`PastSelf`) keeps its state in
+the checkpoint's own section.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Teacher(nn.Module):
     Args:
         model: The wrapped model, in which taps resolve. It is frozen here: no parameter of it asks for a gradient.
 
-    ``stateful`` says whether the teacher's state belongs in the checkpoint, ``student_taps`` what it wants to see of the
-    student each step.
+    ``stateful`` says whether the teacher's state belongs in the checkpoint, ``student_taps`` what it wants to see of
+    the student each step.
     """
 
     stateful = False
@@ -211,8 +211,8 @@ class EMATeacher(Teacher):
         if mine.keys() != theirs.keys():
             changed = sorted(mine.keys() ^ theirs.keys())
             raise ShapeError(
-                f"the student's parameters changed since the EMA teacher copied it ({', '.join(changed[:5])}): build the "
-                "teacher after the last change to the student's architecture"
+                f"the student's parameters changed since the EMA teacher copied it ({', '.join(changed[:5])}): build "
+                "the teacher after the last change to the student's architecture"
             )
         _average(list(mine.values()), [theirs[name].detach() for name in mine], momentum)
         if self.buffer_rule == "own":
@@ -278,8 +278,8 @@ class PastSelf(Teacher):
         ids = torch.as_tensor(batch["ids"]).cpu()
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < len(self.bank):
             raise MatchError(
-                f"PastSelf was built for {len(self.bank)} samples (ids 0 to {len(self.bank) - 1}), the batch has ids from "
-                f"{int(ids.min())} to {int(ids.max())}: set num_samples to the length of the training set"
+                f"PastSelf was built for {len(self.bank)} samples (ids 0 to {len(self.bank) - 1}), the batch has ids "
+                f"from {int(ids.min())} to {int(ids.max())}: set num_samples to the length of the training set"
             )
         return ids
 
@@ -318,8 +318,8 @@ class Peers(nn.Module):
         models: Two or more modules; positional ones are named ``a``, ``b``, ``c``, ... in taps (``"a.fc"``).
         named: The same with names of your own.
 
-    Each gets the task loss; matches between them (``student="a.fc"``, ``teacher=Tap("b.fc", of="student")``) do the rest.
-    The first is the one that predicts and is exported.
+    Each gets the task loss; matches between them (``student="a.fc"``, ``teacher=Tap("b.fc", of="student")``) do the
+    rest. The first is the one that predicts and is exported.
 
     Raises:
         ConfigError: if there are fewer than two.

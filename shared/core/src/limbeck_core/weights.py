@@ -26,7 +26,11 @@ def read_file(path: Path) -> Any:
             refused before any of it runs.
     """
     if not path.is_file():
-        near = closest(path.name, sorted(p.name for p in path.parent.glob("*") if p.is_file())) if path.parent.is_dir() else ""
+        near = (
+            closest(path.name, sorted(p.name for p in path.parent.glob("*") if p.is_file()))
+            if path.parent.is_dir()
+            else ""
+        )
         folder = f"; of the folder {path.parent}, {near}" if near else f"; the folder {path.parent} does not exist"
         raise CheckpointError(f"there is no checkpoint file {path}{folder}")
     if path.suffix == ".safetensors":
@@ -37,12 +41,14 @@ def read_file(path: Path) -> Any:
         first = str(error).split(". ", maxsplit=1)
         reason = next((part for part in str(error).splitlines() if "GLOBAL" in part), first[0]).strip()
         raise CheckpointError(
-            f"{path} was refused, and nothing in it was run: it is damaged, or holds Python objects other than plain data "
-            f"and tensors ({reason}). If you trust its origin, save its state dict alone with torch.save and load that"
+            f"{path} was refused, and nothing in it was run: it is damaged, or holds Python objects other than plain "
+            f"data and tensors ({reason}). If you trust its origin, save its state dict alone with torch.save and load "
+            "that"
         ) from error
     except Exception as error:  # zip errors, EOF, unicode errors: a damaged file fails in many ways
         raise CheckpointError(
-            f"{path} is damaged or not a PyTorch checkpoint ({type(error).__name__}: {error}): copy or download it again"
+            f"{path} is damaged or not a PyTorch checkpoint ({type(error).__name__}: {error}): copy or download it "
+            "again"
         ) from error
 
 
@@ -74,8 +80,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 return tensors
             break
         payload = payload[nested]
-    kind = f"a mapping with {', '.join(map(str, list(payload)[:8]))}" if isinstance(payload, Mapping) else type(payload).__name__
-    raise CheckpointError(f"{path} holds no weights: expected a state dict (also under {', '.join(_NESTED)}), got {kind}")
+    kind = (
+        f"a mapping with {', '.join(map(str, list(payload)[:8]))}"
+        if isinstance(payload, Mapping)
+        else type(payload).__name__
+    )
+    raise CheckpointError(
+        f"{path} holds no weights: expected a state dict (also under {', '.join(_NESTED)}), got {kind}"
+    )
 
 
 @dataclass
