@@ -19,15 +19,15 @@ def build(config: Any) -> Any:
     """Call what ``config["type"]`` names with the rest of the mapping as keyword arguments.
 
     Args:
-        config: A mapping with ``type`` (a class, a function, or a dotted string such as ``"torch.nn.Linear"``); anything
-            but a mapping is taken as built already and returned as it is.
+        config: A mapping with ``type`` (a class, a function, or a dotted string such as ``"torch.nn.Linear"``).
+            Anything but a mapping is taken as built already and returned as it is.
 
     Returns:
         What the call returned, or ``config`` itself.
 
     Raises:
-        ConfigError: if ``type`` is missing or names nothing, or the arguments do not fit its signature; the message says
-            what exists. Errors of the constructor itself pass unchanged.
+        ConfigError: if ``type`` is missing or names nothing, or the arguments do not fit its signature; the message
+            says what exists. Errors of the constructor itself pass unchanged.
 
     >>> build({"type": "fractions.Fraction", "numerator": 1, "denominator": 2})
     Fraction(1, 2)
@@ -55,7 +55,8 @@ def resolve_type(value: Any) -> Callable[..., Any]:
         value: The class or function itself, a dotted string, or the placeholder that a lazily read config holds.
 
     Raises:
-        ConfigError: if a string names nothing that can be imported (with the closest names), or the value cannot be called.
+        ConfigError: if a string names nothing that can be imported (with the closest names), or the value cannot be
+            called.
         ImportError: if the module exists but fails to import something of its own.
     """
     value = _resolve_lazy(value)
