@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.model import BaseModel
@@ -54,12 +54,12 @@ class MatchShapes:
     weight: float
 
 
-class Distiller(BaseModel):  # type: ignore[misc]
+class Distiller(BaseModel):
     """A student, its teachers, and what is compared between them.
 
     Calling it returns a dictionary of losses: the student's own (``loss/task``, or its own names) and ``loss/<match>``
-    for every match, already weighted; their sum is what to differentiate. ``parameters()`` and ``state_dict()`` hold the
-    student (``student.*``) and the matches' adapters and losses (``matches.*``); teachers are never in them.
+    for every match, already weighted; their sum is what to differentiate. ``parameters()`` and ``state_dict()`` hold
+    the student (``student.*``) and the matches' adapters and losses (``matches.*``); teachers are never in them.
 
     Args:
         student: The model to train, or a config of it. :class:`~limbeck_core.teacher.Peers` trains several.
@@ -143,9 +143,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
             teacher = {"teacher": teacher}
         for name in teacher:
             if name in _RESERVED_NAMES or not str(name).isidentifier():
-                raise MatchError(
-                    f"a teacher's name must be a valid Python name other than student and batch, got {name!r}"
-                )
+                raise MatchError(f"a teacher's name must be a Python name, not student or batch, got {name!r}")
         return {name: as_teacher(value, self.student) for name, value in teacher.items()}
 
     def _per_teacher(self, value: Any, argument: str) -> dict[str, Any]:
@@ -187,7 +185,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
         raise TapError(f"tap '{tap}' names the owner {owner!r}: {closest(owner, ['student', 'batch', *names])}")
 
     def _all_taps(self) -> Iterator[tuple[str, Tap]]:
-        for match in self.matches.values():
+        for _, match in self._named_matches():
             for tap in match.taps:
                 yield self._owner(tap), tap
         for tap in self.taps.values():
@@ -208,7 +206,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
 
     def _check_classes(self) -> None:
         """Refuse a pair of classifier taps with different class counts, where both are known before any data."""
-        for name, match in self.matches.items():
+        for name, match in self._named_matches():
             if match.adapter is not None or match.teacher_adapter is not None:
                 continue
             if match.student_is_sequence or match.teacher_is_sequence or not match.compares_logits:
@@ -217,7 +215,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
             if None not in counts and counts[0] != counts[1]:
                 raise MatchError(
                     f"match {name!r}: the student scores {counts[0]} classes at '{match.student[0]}', the teacher "
-                    f"{counts[1]} at '{match.teacher[0]}': join different class lists with teacher_adapter=ClassMap(...)"
+                    f"{counts[1]} at '{match.teacher[0]}': join class lists with teacher_adapter=ClassMap(...)"
                 )
 
     def _width(self, tap: Tap) -> int | None:
@@ -244,12 +242,19 @@ class Distiller(BaseModel):  # type: ignore[misc]
         """
         if len(self.teachers) != 1:
             raise MatchError(
-                f"this distiller has {len(self.teachers)} teachers: use .teachers[name] with one of {list(self.teachers)}"
+                f"this distiller has {len(self.teachers)} teachers: use .teachers[...], one of {list(self.teachers)}"
             )
         return next(iter(self.teachers.values()))
 
     def _model(self, owner: str) -> nn.Module:
         return self.student if owner == "student" else self.teachers[owner].model
+
+    def _match(self, name: str) -> Match:
+        return cast("Match", self.matches[name])
+
+    def _named_matches(self) -> Iterator[tuple[str, Match]]:
+        for name in self.matches:
+            yield name, self._match(name)
 
     def attach(self) -> None:
         """Install the taps' hooks anew. Called by itself when a tapped module was replaced."""
@@ -282,7 +287,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
     def _apply(self, fn: Any, recurse: bool = True) -> Distiller:
         super()._apply(fn, recurse)
         for teacher in self.teachers.values():
-            teacher._apply(fn)
+            teacher._apply(fn)  # type: ignore[no-untyped-call]
         return self
 
     def state_dict_extra(self) -> dict[str, Any]:
@@ -355,7 +360,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
         self._batch = batch
         try:
             losses = self._run_student(batch)
-            weights = {name: match.scale(self.progress) for name, match in self.matches.items()}
+            weights = {name: match.scale(self.progress) for name, match in self._named_matches()}
             self._run_teachers(batch, weights)
             ours = self.compute_losses(batch, weights)
             clash = losses.keys() & ours.keys()
@@ -378,7 +383,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
 
     def _run_teachers(self, batch: Mapping[str, Any], weights: Mapping[str, float]) -> None:
         """Run every teacher that an active match reads; one whose matches all weigh nothing rests."""
-        needed = {self._owner(tap) for name in self._active(weights) for tap in self.matches[name].taps}
+        needed = {self._owner(tap) for name in self._active(weights) for tap in self._match(name).taps}
         needed |= {self._owner(tap) for tap in self.taps.values()}
         for name, teacher in self.teachers.items():
             recorder = self._recorders[name]
@@ -394,7 +399,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
 
     def _active(self, weights: Mapping[str, float]) -> list[str]:
         """Matches to compute: those that weigh something, and those whose parameters DDP expects to see used."""
-        return [name for name, weight in weights.items() if weight != 0 or self.matches[name].trainable]
+        return [name for name, weight in weights.items() if weight != 0 or self._match(name).trainable]
 
     def compute_losses(self, batch: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, Tensor]:
         """Return the distillation losses of this step by log name; subclasses may write their own.
@@ -405,7 +410,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
         """
         active = set(self._active(weights))
         losses: dict[str, Tensor] = {}
-        for name, match in self.matches.items():
+        for name, match in self._named_matches():
             if name in active:
                 losses[f"loss/{name}"] = self._compare(name, match, batch) * weights[name]
             else:
@@ -414,7 +419,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
 
     def _compare(self, name: str, match: Match, batch: Mapping[str, Any]) -> Tensor:
         try:
-            return match(self.read, batch)  # type: ignore[no-any-return]
+            return cast("Tensor", match(self.read, batch))
         except LimbeckError as error:
             raise type(error)(f"match {name!r}: {error}") from error
 
@@ -475,7 +480,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
             title = name.removeprefix("loss/")
             if title not in self.matches or self._batch is None:
                 continue
-            for tap in self.matches[title].taps:
+            for tap in self._match(title).taps:
                 value = self.read(tap)
                 if isinstance(value, Tensor):
                     explain_non_finite(value, f"match {title!r}: tap '{tap}'")
@@ -504,7 +509,7 @@ class Distiller(BaseModel):  # type: ignore[misc]
             try:
                 self._run_student(batch)
                 self._run_teachers(batch, dict.fromkeys(self.matches, 1.0))
-                for name, match in self.matches.items():
+                for name, match in self._named_matches():
                     loss = self._compare(name, match, batch)
                     sides = [
                         ", ".join(f"{tap} {shape_of(self.read(tap))}" for tap in taps)

@@ -114,7 +114,7 @@ class Match(nn.Module):
             MatchError: if the weight is scheduled and the distiller was not told where the run stands.
         """
         try:
-            return self.weight(progress or Progress(step=0, epoch=0, max_steps=None, max_epochs=None))
+            return float(self.weight(progress or Progress(step=0, epoch=0, max_steps=None, max_epochs=None)))
         except LimbeckError:
             raise
         except ValueError as error:

@@ -63,8 +63,9 @@ def openmmlab(
         init_default_scope(before.scope_name if before is not None else "mmengine")
     if torch.get_default_device().type == "meta":
         return model
-    if hasattr(model, "init_weights"):
-        model.init_weights()
+    draw = getattr(model, "init_weights", None)
+    if callable(draw):
+        draw()
     if checkpoint is not None:
         load_weights(model, Path(checkpoint), partial=partial)
     return model

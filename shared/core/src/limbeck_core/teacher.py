@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from limbeck_core.build import build
+from limbeck_core.build import build, resolve_type
 from limbeck_core.checks import explain_non_finite
 from limbeck_core.errors import ConfigError, MatchError, ShapeError
 from limbeck_core.gather import gather
@@ -345,9 +345,11 @@ class Peers(nn.Module):
 def as_teacher(value: nn.Module | Mapping[str, Any], student: nn.Module) -> Teacher:
     """Return ``value`` as a teacher: a module is frozen, a config is built (with the student, where it needs one)."""
     if isinstance(value, Mapping):
-        extra = {"student": student} if getattr(value.get("type"), "needs_student", False) else {}
-        value = build({**extra, **value})
-    return value if isinstance(value, Teacher) else FrozenTeacher(value)
+        wants_student = getattr(resolve_type(value["type"]), "needs_student", False)
+        built: nn.Module = build({"student": student, **value} if wants_student else value)
+    else:
+        built = value
+    return built if isinstance(built, Teacher) else FrozenTeacher(built)
 
 
 def teacher_recorder(name: str, taps: list[Tap]) -> Recorder:
