@@ -223,8 +223,18 @@ class TestBadBatches:
     def test_label_out_of_range(self) -> None:
         x, y = data()
         y[2] = 3
-        with pytest.raises((TargetError, IndexError), match="3"):
+        with pytest.raises(TargetError, match="targets must hold labels from 0 to 2 .*, got 3 at position 2"):
             make()(x, y)
+
+    def test_targets_of_another_shape(self) -> None:
+        x, y = data()
+        with pytest.raises(ShapeError, match=r"targets must have shape \(6,\) to fit logits of shape \(6, 3\), got \(5,\)"):
+            make()(x, y[:5])
+
+    def test_task_loss_of_another_kind(self) -> None:
+        x, y = data()
+        with pytest.raises(MatchError, match=r"BCEWithLogitsLoss failed on an output \(6, 3\) and targets \(6,\)"):
+            make(task_loss=nn.BCEWithLogitsLoss())(x, y.float())
 
     def test_nan_is_traced_to_the_match_and_the_tensor(self) -> None:
         distiller = make(task_loss=None)

@@ -13,7 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from limbeck_core.errors import MatchError, closest
+from limbeck_core.checks import check_target
+from limbeck_core.errors import LimbeckError, MatchError, closest
+from limbeck_core.tap import shape_of
 
 Batch = Mapping[str, Any]
 TASK = "loss/task"
@@ -50,8 +52,8 @@ class TensorCall:
             return {}
         targets = _field(batch, "targets", "the task loss")
         if isinstance(output, Mapping):
-            return {f"{TASK}.{name}": task_loss(value, targets) for name, value in output.items()}
-        return {TASK: task_loss(output, targets)}
+            return {f"{TASK}.{name}": apply_task_loss(task_loss, value, targets) for name, value in output.items()}
+        return {TASK: apply_task_loss(task_loss, output, targets)}
 
     def capture(self, model: nn.Module, batch: Batch, view: str) -> Any:
         """Run the model on the view."""
@@ -106,7 +108,7 @@ class MappingCall:
         if task_loss is not None:
             logits = _element(model(**keywords), self.output, model)
             targets = labels if labels is not None else _field(batch, "targets", "the task loss")
-            return {TASK: task_loss(logits, targets)}
+            return {TASK: apply_task_loss(task_loss, logits, targets)}
         if labels is not None and self.labels:
             keywords[self.labels] = labels
         output = model(**keywords)
@@ -161,6 +163,28 @@ class OpenMMLabCall:
         if preprocess is not None:
             data = preprocess(data, training)
         return model(**data, mode=mode)
+
+
+def apply_task_loss(task_loss: nn.Module, output: Any, targets: Any) -> Tensor:
+    """Return the task loss, or say what does not fit: the shapes, and for class indices the label out of range.
+
+    Raises:
+        TargetError: if a label lies outside the classes.
+        MatchError: if the loss fails for another reason, with both shapes.
+    """
+    try:
+        loss: Tensor = task_loss(output, targets)
+    except LimbeckError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        is_tensor = isinstance(output, Tensor) and isinstance(targets, Tensor)
+        if is_tensor and output.ndim >= 2 and not targets.is_floating_point() and targets.ndim == output.ndim - 1:
+            check_target(targets, output, name="targets")
+        raise MatchError(
+            f"the task loss {type(task_loss).__name__} failed on an output {shape_of(output)} and targets "
+            f"{shape_of(targets)}: {error}"
+        ) from error
+    return loss
 
 
 def _field(batch: Batch, name: str, reader: str) -> Any:

@@ -13,12 +13,12 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from limbeck_core.build import build
-from limbeck_core.calls import TASK, Call, TensorCall
+from limbeck_core.calls import Call, TensorCall
 from limbeck_core.checks import explain_non_finite
 from limbeck_core.errors import LimbeckError, MatchError, NonFiniteError, TapError, closest
-from limbeck_core.match import Match, shape_of
+from limbeck_core.match import Match
 from limbeck_core.schedules import Progress
-from limbeck_core.tap import Recorder, Tap, as_tap, read_batch, resolve, unwrap
+from limbeck_core.tap import Recorder, Tap, as_tap, read_batch, resolve, shape_of
 from limbeck_core.teacher import Teacher, as_teacher, teacher_recorder
 
 POSITIONAL = ("inputs", "targets", "ids", "mask")
@@ -554,6 +554,3 @@ def _leave_inference(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_leave_inference(item) for item in value)
     return value
-
-
-__all__ = ["TASK", "Distiller", "MatchShapes", "unwrap"]

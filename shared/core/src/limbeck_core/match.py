@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from limbeck_core.build import build
 from limbeck_core.errors import LimbeckError, MatchError, closest
 from limbeck_core.schedules import Progress, Schedule, as_schedule
-from limbeck_core.tap import Tap, as_tap
+from limbeck_core.tap import Tap, as_tap, shape_of
 
 # Arguments of a loss that the batch fills without being asked, and the field each takes.
 BATCH_ARGUMENTS = {"target": "targets", "mask": "mask", "ids": "ids"}
@@ -191,14 +191,3 @@ def _with_owner(tap: Tap, default: str) -> Tap:
 def _extra(value: Any) -> Tap:
     value = build(value) if isinstance(value, Mapping) else value
     return _with_owner(as_tap(value), default="batch")
-
-
-def shape_of(value: Any) -> str:
-    """Shapes of a tensor, or of the tensors in a sequence or mapping, as text."""
-    if isinstance(value, Tensor):
-        return str(tuple(value.shape))
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {shape_of(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(shape_of(item) for item in value) + "]"
-    return type(value).__name__

@@ -373,3 +373,14 @@ def read_batch(batch: Mapping[str, Any], tap: Tap) -> Any:
     if tap.path not in batch:
         raise TapError(f"tap '{tap}' asks for {tap.path!r} of the batch: {closest(tap.path, batch)}")
     return _pick(batch[tap.path], tap)
+
+
+def shape_of(value: Any) -> str:
+    """Shapes of a tensor, or of the tensors in a sequence or mapping, as text."""
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {shape_of(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(shape_of(item) for item in value) + "]"
+    return type(value).__name__
