@@ -18,6 +18,35 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
 
+def check_mask(mask: Tensor, positions: torch.Size) -> None:
+    """Raise :class:`ShapeError` unless ``mask`` has one entry per value of a loss, whose shape is ``positions``."""
+    if mask.shape != positions:
+        raise ShapeError(
+            f"mask must have one entry per value of the loss, shape {tuple(positions)}, got {tuple(mask.shape)}"
+        )
+
+
+def blank_masked(values: Tensor, mask: Tensor | None, *, dim: int) -> Tensor:
+    """Put zeros where the mask drops a position, so that NaN there reaches neither the loss nor a gradient.
+
+    :func:`reduce_loss` keeps masked values out of the loss, but the gradient of a softmax at a dropped position is zero
+    times its probabilities, which is NaN if those are.
+
+    Args:
+        values: What a loss is computed from, for example logits ``(N, C, ...)``.
+        mask: As in :func:`reduce_loss`, without the axis ``dim``; ``None`` returns ``values`` as they are.
+        dim: The axis of ``values`` that the loss sums over.
+
+    Raises:
+        ShapeError: if ``mask`` does not have the shape of ``values`` without ``dim``.
+    """
+    if mask is None:
+        return values
+    dim %= values.ndim
+    check_mask(mask, values.shape[:dim] + values.shape[dim + 1 :])
+    return values.masked_fill((mask == 0).unsqueeze(dim), 0.0)
+
+
 def reduce_loss(per_sample: Tensor, reduction: Reduction = "mean", *, mask: Tensor | None = None) -> Tensor:
     """Reduce per-sample values.
 
@@ -44,10 +73,7 @@ def reduce_loss(per_sample: Tensor, reduction: Reduction = "mean", *, mask: Tens
             return per_sample
         total = per_sample.sum()
         return total if reduction == "sum" else total / max(per_sample.numel(), 1)
-    if mask.shape != per_sample.shape:
-        raise ShapeError(
-            f"mask must have one entry per value of the loss, shape {tuple(per_sample.shape)}, got {tuple(mask.shape)}"
-        )
+    check_mask(mask, per_sample.shape)
     weight = mask.to(per_sample.dtype)
     # where, not a product: a masked position may hold NaN or infinity, and 0 * inf is NaN
     kept = torch.where(mask != 0, per_sample * weight, torch.zeros_like(per_sample))
