@@ -246,6 +246,14 @@ class Distiller(BaseModel):
             )
         return next(iter(self.teachers.values()))
 
+    def call_of(self, teacher: str) -> Call:
+        """How a teacher is called."""
+        return cast("Call", self._teacher_calls[teacher])
+
+    def view_of(self, teacher: str) -> str:
+        """Field of the batch that a teacher takes."""
+        return cast("str", self._teacher_views[teacher])
+
     def _model(self, owner: str) -> nn.Module:
         return self.student if owner == "student" else self.teachers[owner].model
 
@@ -342,7 +350,7 @@ class Distiller(BaseModel):
         teacher = self.teachers[name]
         teacher.keep_modes()
         with torch.no_grad():
-            return self._teacher_calls[name].predict(teacher.model, batch, self._teacher_views[name])
+            return self.call_of(name).predict(teacher.model, batch, self.view_of(name))
 
     def _as_batch(self, args: tuple[Any, ...], fields: Mapping[str, Any]) -> Mapping[str, Any]:
         if len(args) == 1 and isinstance(args[0], Mapping) and not fields and self.student_view in args[0]:
@@ -395,7 +403,7 @@ class Distiller(BaseModel):
                 if isinstance(teacher.model, nn.Identity):
                     teacher.model(teacher.recall(batch))
                 else:
-                    self._teacher_calls[name].capture(teacher.model, batch, self._teacher_views[name])
+                    self.call_of(name).capture(teacher.model, batch, self.view_of(name))
 
     def _active(self, weights: Mapping[str, float]) -> list[str]:
         """Matches to compute: those that weigh something, and those whose parameters DDP expects to see used."""
@@ -504,7 +512,7 @@ class Distiller(BaseModel):
         """
         batch = self._as_batch(args, fields)
         rows = []
-        with self._without_trace(), torch.no_grad():
+        with self.untouched(), torch.no_grad():
             self._batch = batch
             try:
                 self._run_student(batch)
@@ -523,8 +531,8 @@ class Distiller(BaseModel):
         return rows
 
     @contextmanager
-    def _without_trace(self) -> Iterator[None]:
-        """Put back every buffer, extra state and generator afterwards."""
+    def untouched(self) -> Iterator[None]:
+        """Context after which buffers, banks, teachers' states and generators are as they were before."""
         modules: list[nn.Module] = [self, *self.teachers.values()]
         buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
         extra = copy.deepcopy(self.state_dict_extra())
