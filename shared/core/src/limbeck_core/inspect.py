@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from limbeck_core.distiller import Distiller
 from limbeck_core.errors import LimbeckError
-from limbeck_core.tap import unwrap
+from limbeck_core.tap import leaves, unwrap
 from limbeck_core.teacher import EMATeacher, PastSelf, Teacher
 
 Level = Literal["error", "warning", "note"]
@@ -89,8 +89,7 @@ def _look_at_teacher(distiller: Distiller, name: str, teacher: Teacher, batches:
             f"{len(switched)} of its modules are in training mode "
             f"({', '.join(p or 'the model' for p in switched[:3])}), "
             "so its targets change with dropout and with the other samples of the batch: call .eval() on it, or wrap "
-            "it in "
-            "FrozenTeacher",
+            "it in FrozenTeacher",
         )
     before = {key: value.clone() for key, value in teacher.model.state_dict().items()}
     outputs = []
@@ -107,10 +106,9 @@ def _look_at_teacher(distiller: Distiller, name: str, teacher: Teacher, batches:
             "error",
             subject,
             f"its state changes when it runs ({', '.join(drifted[:3])}): BatchNorm is collecting statistics of your "
-            f"data; "
-            "put it into evaluation mode",
+            "data; put it into evaluation mode",
         )
-    first, second = (list(_tensors(output)) for output in outputs)
+    first, second = (list(leaves(output)) for output in outputs)
     if any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first, second, strict=False)):
         yield Finding(
             "warning",
@@ -152,8 +150,7 @@ def _look_at_accuracy(distiller: Distiller, name: str, batches: Sequence[Batch])
             "error",
             f"teacher {name!r}",
             f"it scores {classes} classes, the labels go up to {int(truth.max())}: it was trained on another class "
-            f"list; "
-            "map the classes with ClassMap, or take another teacher",
+            "list; map the classes with ClassMap, or take another teacher",
         )
         return
     guesses = logits.argmax(1)
@@ -165,8 +162,7 @@ def _look_at_accuracy(distiller: Distiller, name: str, batches: Sequence[Batch])
             "error",
             subject,
             f"accuracy on these {len(truth)} samples is {accuracy:.0%}, but {relabelled:.0%} after renaming its "
-            f"classes: "
-            "teacher and data set list the classes in different orders; join them with ClassMap",
+            "classes: teacher and data set list the classes in different orders; join them with ClassMap",
         )
     elif accuracy < 1.5 / classes:
         yield Finding(
@@ -219,8 +215,7 @@ def _look_at_inputs(distiller: Distiller, batch: Batch) -> Iterator[Finding]:
                 "error",
                 subject,
                 f"it normalises its input itself, but what arrives is not in [0, 1] ({numbers}): it is normalised "
-                f"twice; "
-                "take Normalize out of the data pipeline",
+                "twice; take Normalize out of the data pipeline",
             )
         elif not inside and raw and bool(((mean / std).abs() > 0.5).any()):
             yield Finding(
@@ -283,8 +278,7 @@ def _look_at_shapes(distiller: Distiller, batch: Batch) -> list[Finding]:
                     "warning",
                     f"match {row.match!r}",
                     "its loss is exactly zero on this batch: both taps may read one tensor, a mask may drop "
-                    "everything, or "
-                    "the batch may be too small for a relation",
+                    "everything, or the batch may be too small for a relation",
                 )
             )
     return findings
@@ -324,8 +318,7 @@ def _look_at_gradients(distiller: Distiller, batch: Batch) -> Iterator[Finding]:
                 "warning",
                 name,
                 f"value {value:.4g}, only {share:.1e} of the student's gradient: it teaches nothing; raise its weight, "
-                f"or "
-                "check that its tap depends on the student",
+                "or check that its tap depends on the student",
             )
         else:
             yield Finding("note", name, f"value {value:.4g}, {share:.1%} of the student's gradient")
@@ -336,17 +329,5 @@ def _look_at_gradients(distiller: Distiller, batch: Batch) -> Iterator[Finding]:
             "error",
             "unused parameters",
             f"no loss reaches {len(unused)} of {len(trained)} trainable parameters ({shown}); data-parallel training "
-            f"would "
-            "stop there: freeze them, or remove the module that holds them",
+            "would stop there: freeze them, or remove the module that holds them",
         )
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)

@@ -172,15 +172,16 @@ class _CaptureInput(_Capture):
         return _CaptureInput, (None, self.key)
 
 
-def _leaves(value: Any) -> Iterator[Tensor]:
+def leaves(value: Any) -> Iterator[Tensor]:
+    """Yield every tensor in a tensor, sequence or mapping, however nested."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _leaves(item)
+            yield from leaves(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves(item)
 
 
 def _map_tensors(value: Any, function: Any) -> Any:
@@ -199,7 +200,7 @@ def _versions(value: Any) -> tuple[int, ...]:
     """Counters that torch raises on every in-place change; inference tensors have none."""
     if torch.compiler.is_compiling():
         return ()
-    return tuple(-1 if leaf.is_inference() else leaf._version for leaf in _leaves(value))
+    return tuple(-1 if leaf.is_inference() else leaf._version for leaf in leaves(value))
 
 
 class Recorder:
