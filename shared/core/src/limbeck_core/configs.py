@@ -104,6 +104,41 @@ def _config_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+@dataclass(frozen=True)
+class Method:
+    """A paper's method, as the ``metafile.yml`` files of a package name it.
+
+    Args:
+        name: Name of the entry: the config that runs it.
+        title: Title of the paper.
+        arxiv: arXiv number, empty if it has none.
+    """
+
+    name: str
+    title: str
+    arxiv: str
+
+
+def methods() -> list[Method]:
+    """Return the entries of every ``metafile.yml`` in the packages that announce configs, sorted by name.
+
+    Raises:
+        ConfigError: if such a file is not a list of entries with ``name`` and ``paper``.
+    """
+    import yaml  # noqa: PLC0415  only this list reads YAML
+
+    roots = {module_folder(module.partition(".")[0]) for module, _ in folders().values()}
+    found = []
+    for path in sorted(file for root in roots if root is not None for file in root.rglob("metafile.yml")):
+        try:
+            for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+                paper = entry["paper"]
+                found.append(Method(str(entry["name"]), str(paper["title"]), str(paper.get("arxiv") or "")))
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} must be a list of entries with name and paper.title ({error})") from error
+    return sorted(found, key=lambda method: method.name)
+
+
 def find(name: str | Path) -> Path:
     """Return the file of a config.
 

@@ -1,0 +1,233 @@
+"""What ``limbeck train``, ``test`` and ``predict`` do, as functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+from limbeck_core.build import build, resolve_type
+from limbeck_core.calls import Call, TensorCall
+from limbeck_core.engine.checkpoints import average_in, load_student
+from limbeck_core.engine.config import load_config
+from limbeck_core.engine.runner import Runner
+from limbeck_core.engine.sampler import stack
+from limbeck_core.errors import ConfigError
+from limbeck_core.weights import read_file
+
+Launcher = Literal["none", "pytorch", "slurm", "mpi"]
+WORK_DIRS = Path("work_dirs")
+_TEST_PARTS = ("dataloader", "cfg", "evaluator")
+
+
+class Predictor(Protocol):
+    """What ``limbeck predict`` needs of a domain; a config names one as ``predictor = dict(type=..., ...)``."""
+
+    def read(self, source: str) -> Any:
+        """Return one sample, prepared as for testing: what the test data set would give, targets left out."""
+        ...
+
+    def describe(self, source: str, output: Any) -> Mapping[str, Any]:
+        """Return the model's output on a batch of this one sample as plain data, ready for JSON."""
+        ...
+
+
+def train(
+    config: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    deterministic: bool = False,
+    data_root: str | Path | None = None,
+    amp: bool = False,
+    partial: bool = False,
+    launcher: Launcher = "none",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Runner:
+    """Train as a config says.
+
+    Args:
+        config: A path, or the name of an installed config.
+        work_dir: Folder of logs and checkpoints. Default: the config's ``work_dir``, or ``work_dirs/<name of the
+            file>``.
+        resume: Go on from the newest whole checkpoint in ``work_dir``; start anew if there is none.
+        seed: Seed of everything random. Default: the config's, or one drawn by chance and written into the log.
+        deterministic: Let PyTorch use deterministic algorithms only; slower on an accelerator.
+        data_root: See :func:`~limbeck_core.engine.config.load_config`.
+        amp: Mixed precision with a scaled loss; needs an accelerator.
+        partial: Let ``load_from`` fill a part of the student only.
+        launcher: Who started the processes; ``"none"`` is a single one.
+        overrides: See :func:`~limbeck_core.engine.config.load_config`.
+
+    Returns:
+        The runner, when the run is over.
+
+    Raises:
+        ConfigError: if the config does not fit, the launcher does not match how the process was started, or ``amp`` is
+            asked for without an accelerator.
+        CheckpointError: if a checkpoint cannot be resumed from.
+    """
+    _check_launcher(launcher)
+    settings = load_config(config, overrides=overrides, data_root=data_root)
+    _set_common(settings, work_dir, launcher, partial=partial)
+    settings.resume = resume or bool(settings.get("resume", False))
+    randomness = dict(settings.get("randomness") or {})
+    if seed is not None:
+        randomness["seed"] = seed
+    if deterministic:
+        randomness["deterministic"] = True
+        # without it cuBLAS refuses to run under deterministic algorithms
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    settings.randomness = randomness
+    if amp:
+        _use_amp(settings)
+    runner: Runner = Runner.from_cfg(settings)
+    runner.train()
+    return runner
+
+
+def evaluate(
+    config: str | Path,
+    checkpoint: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    data_root: str | Path | None = None,
+    partial: bool = False,
+    launcher: Launcher = "none",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> dict[str, Any]:
+    """Evaluate a checkpoint with the config's own evaluator.
+
+    Args:
+        config: A path, or the name of an installed config. Its test part is used; if it has none, its validation part.
+        checkpoint: Weights of the student. If they come from a run that kept a moving average, that is judged.
+        work_dir: Folder of logs. Default: ``test`` inside the folder where :func:`train` would write.
+        data_root: See :func:`~limbeck_core.engine.config.load_config`.
+        partial: Accept a file that lacks some of the student's weights.
+        launcher: Who started the processes.
+        overrides: See :func:`~limbeck_core.engine.config.load_config`.
+
+    Returns:
+        The metrics by name; those of a teacher start with ``teacher/``.
+
+    Raises:
+        ConfigError: if the config has neither a test nor a validation part.
+        CheckpointError: if the checkpoint cannot be read or does not fit.
+    """
+    _check_launcher(launcher)
+    settings = load_config(config, overrides=overrides, data_root=data_root)
+    _set_common(settings, work_dir, launcher, partial=partial)
+    if work_dir is None:
+        settings.work_dir = str(Path(settings.work_dir) / "test")
+    stage = next((s for s in ("test", "val") if settings.get(f"{s}_dataloader") is not None), None)
+    if stage is None:
+        raise ConfigError(f"{config} has nothing to test on: it needs test_dataloader and test_evaluator")
+    for part in _TEST_PARTS:
+        settings[f"test_{part}"] = settings.get(f"{stage}_{part}")
+    settings.test_cfg = settings.test_cfg or {}
+    settings.load_from = str(checkpoint)
+    settings.resume = False
+    return dict(Runner.from_cfg(settings).test())
+
+
+def predict(
+    config: str | Path,
+    checkpoint: str | Path,
+    inputs: Sequence[str],
+    *,
+    partial: bool = False,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Iterator[Mapping[str, Any]]:
+    """Predict with the student alone; no teacher is built, and no data set is read.
+
+    Args:
+        config: A path, or the name of an installed config, with ``predictor`` (see :class:`Predictor`).
+        checkpoint: Weights of the student; their moving average, if the run kept one.
+        inputs: What the predictor reads, usually paths of files.
+        partial: Accept a file that lacks some of the student's weights.
+        overrides: See :func:`~limbeck_core.engine.config.load_config`.
+
+    Yields:
+        What the predictor says of each input, in order.
+
+    Raises:
+        ConfigError: if the config has no ``predictor`` or no ``model.student``.
+        CheckpointError: if the checkpoint cannot be read or does not fit.
+    """
+    settings = load_config(config, overrides=overrides)
+    if "predictor" not in settings:
+        raise ConfigError(
+            f"{config} does not say how to read an input and write a prediction: give it "
+            "predictor=dict(type=..., ...), or use 'limbeck test' with a data set"
+        )
+    model: Any = settings.get("model") or {}
+    if "student" not in model:
+        raise ConfigError(f"{config} has no model.student to predict with")
+    predictor: Predictor = build(settings.predictor)
+    student = build(model.student)
+    path = Path(checkpoint)
+    content = read_file(path)
+    has_average = isinstance(content, Mapping) and average_in(content) is not None
+    load_student(student, path, partial=partial, average=has_average)
+    call: Call = build(model.get("call")) or TensorCall()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    student.to(device).eval()
+    with torch.no_grad():
+        for source in inputs:
+            batch = {name: _to(value, device) for name, value in stack([predictor.read(source)]).items()}
+            output = call.predict(student, batch, model.get("student_view", "inputs"))
+            yield predictor.describe(source, output)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _to(item, device) for name, item in value.items()}
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _set_common(settings: Config, work_dir: str | Path | None, launcher: Launcher, *, partial: bool) -> None:
+    default = settings.get("work_dir") or WORK_DIRS / Path(settings.filename).stem
+    settings.work_dir = str(work_dir if work_dir is not None else default)
+    settings.launcher = launcher
+    if partial:
+        settings.partial = True
+
+
+def _check_launcher(launcher: Launcher) -> None:
+    """Refuse what would end in a bare KeyError, or in several runs that write into one folder."""
+    started = "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+    if launcher == "pytorch" and not started:
+        raise ConfigError(
+            "--launcher pytorch expects torchrun to have started this process: "
+            "torchrun --nproc-per-node 2 -m limbeck_core train CONFIG --launcher pytorch"
+        )
+    if launcher == "none" and started and int(os.environ["WORLD_SIZE"]) > 1:
+        raise ConfigError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, but --launcher is none, so each would train by "
+            "itself: add --launcher pytorch"
+        )
+
+
+def _use_amp(settings: Config) -> None:
+    if not torch.cuda.is_available():
+        raise ConfigError("--amp needs an accelerator, and PyTorch sees none: leave it out on the CPU")
+    wrapper = settings.get("optim_wrapper")
+    if wrapper is None:
+        raise ConfigError("--amp changes optim_wrapper, which this config does not have")
+    kind = wrapper.get("type", OptimWrapper)
+    named = kind in ("OptimWrapper", "AmpOptimWrapper")
+    kind = {"OptimWrapper": OptimWrapper, "AmpOptimWrapper": AmpOptimWrapper}[kind] if named else resolve_type(kind)
+    if kind is OptimWrapper:
+        wrapper.update(type=AmpOptimWrapper)
+        wrapper.setdefault("loss_scale", "dynamic")
+    elif kind is not AmpOptimWrapper:
+        raise ConfigError(
+            f"--amp changes OptimWrapper into AmpOptimWrapper, but optim_wrapper is {kind}: set its precision in the "
+            "config"
+        )
