@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from functools import partial
@@ -125,3 +126,7 @@ class TestRefuses:
 
     def test_error_is_ours(self):
         assert issubclass(ConfigError, LimbeckError)
+
+
+def test_examples_of_the_docstrings():
+    assert doctest.testmod(sys.modules["limbeck_core.build"]) == (0, 2)

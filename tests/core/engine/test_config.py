@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import sys
 from pathlib import Path
 
 import pytest
@@ -313,3 +315,7 @@ class TestDump:
     def test_a_module_is_no_value(self, write):
         with pytest.raises(ConfigError, match="x is the module torch.nn"):
             dump_config(load_config(write("import torch.nn as nn\nx = nn\n")))
+
+
+def test_examples_of_the_docstrings():
+    assert doctest.testmod(sys.modules["limbeck_core.engine.config"]) == (0, 2)
