@@ -141,6 +141,9 @@ def check_target(target: Tensor, logits: Tensor, *, name: str = "target", ignore
         )
     if target.device.type == "cpu" and target.numel() and not torch.compiler.is_compiling():
         classes = logits.shape[1]
+        lowest, highest = target.aminmax()
+        if lowest.item() >= 0 and highest.item() < classes:
+            return
         bad = (target < 0) | (target >= classes)
         if ignore_index is not None:
             bad &= target != ignore_index
@@ -169,7 +172,8 @@ def check_finite(result: Tensor, **inputs: Tensor) -> None:
     """
     if result.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    if math.isfinite(float(result.detach().sum())):
+    total = result.detach().sum() if result.ndim else result.detach()
+    if math.isfinite(total.item()):
         return
     for name, tensor in inputs.items():
         explain_non_finite(tensor, name)

@@ -1,6 +1,8 @@
-"""The precision in which losses compute."""
+"""The precision in which losses compute, and the infinities they meet."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -12,3 +14,17 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     Softmax, logarithms, norms and sums over many elements lose too much in 8 or 11 bits.
     """
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def all_finite(values: Tensor) -> bool:
+    """Tell whether a few values are known to be finite: read on the CPU, not known elsewhere or while tracing.
+
+    Losses compute without guards against 0 * infinity first and repeat with them if the answer is no, since the guards
+    cost as much as the loss itself. Ask :func:`reads_at_once` before, so that nothing is computed twice in vain.
+    """
+    return reads_at_once(values) and math.isfinite(values.detach().sum().item())
+
+
+def reads_at_once(tensor: Tensor) -> bool:
+    """Tell whether a value of ``tensor`` can be read without waiting for a device or breaking a trace."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -71,8 +71,8 @@ def reduce_loss(per_sample: Tensor, reduction: Reduction = "mean", *, mask: Tens
     if mask is None:
         if reduction == "none":
             return per_sample
-        total = per_sample.sum()
-        return total if reduction == "sum" else total / max(per_sample.numel(), 1)
+        # the mean of nothing is NaN, its sum zero
+        return per_sample.mean() if reduction == "mean" and per_sample.numel() else per_sample.sum()
     check_mask(mask, per_sample.shape)
     weight = mask.to(per_sample.dtype)
     # where, not a product: a masked position may hold NaN or infinity, and 0 * inf is NaN

@@ -1,5 +1,63 @@
 """Distillation losses as modules: each stores hyper-parameters and calls its function."""
 
-from limbeck_core.losses.logits import KLDivergenceLoss
+from limbeck_core.losses.distributions import GeneralizedJSDLoss
+from limbeck_core.losses.features import (
+    ActivationBoundaryLoss,
+    AttentionTransferLoss,
+    ChannelWiseDivergenceLoss,
+    FactorTransferLoss,
+    FeatureOverhaulLoss,
+    FirstTokenLoss,
+    FSPLoss,
+    HiddenStateCosineLoss,
+    HiddenStateMSELoss,
+    HierarchicalContextLoss,
+    HintLoss,
+    MaskedGenerativeLoss,
+    NeuronSelectivityLoss,
+    PartialL2Loss,
+    PearsonFeatureLoss,
+    PooledFeatureLoss,
+    SoftmaxRegressionLoss,
+    SquaredDistanceLoss,
+    VariationalInformationLoss,
+)
+from limbeck_core.losses.logits import (
+    CustomizedSoftLabelLoss,
+    DecoupledKDLoss,
+    DISTLoss,
+    KLDivergenceLoss,
+    NormalizedKDLoss,
+    SoftTargetCrossEntropyLoss,
+    WeightedSoftLabelLoss,
+)
 
-__all__ = ["KLDivergenceLoss"]
+__all__ = [
+    "ActivationBoundaryLoss",
+    "AttentionTransferLoss",
+    "ChannelWiseDivergenceLoss",
+    "CustomizedSoftLabelLoss",
+    "DISTLoss",
+    "DecoupledKDLoss",
+    "FSPLoss",
+    "FactorTransferLoss",
+    "FeatureOverhaulLoss",
+    "FirstTokenLoss",
+    "GeneralizedJSDLoss",
+    "HiddenStateCosineLoss",
+    "HiddenStateMSELoss",
+    "HierarchicalContextLoss",
+    "HintLoss",
+    "KLDivergenceLoss",
+    "MaskedGenerativeLoss",
+    "NeuronSelectivityLoss",
+    "NormalizedKDLoss",
+    "PartialL2Loss",
+    "PearsonFeatureLoss",
+    "PooledFeatureLoss",
+    "SoftTargetCrossEntropyLoss",
+    "SoftmaxRegressionLoss",
+    "SquaredDistanceLoss",
+    "VariationalInformationLoss",
+    "WeightedSoftLabelLoss",
+]
