@@ -426,7 +426,8 @@ def dump_config(config: Config | Mapping[str, Any]) -> str:
         config: What :func:`load_config` returned, or a mapping. The head comment of its file stays at the top.
 
     Raises:
-        ConfigError: if a value cannot be written as Python (an object built already, a lambda), naming its key.
+        ConfigError: if a value cannot be written as Python (an object built already, a lambda), naming its key. A path
+            is written as text.
     """
     source: Any = config
     is_config = isinstance(config, Config)
@@ -460,6 +461,8 @@ class _Writer:
             return f'float("{value}")'
         if value is None or type(value) in (bool, int, float, str, bytes, complex):
             return repr(value)
+        if isinstance(value, Path):
+            return repr(str(value))
         module, path = _import_path(value, key)
         return self._reference(module, path)
 

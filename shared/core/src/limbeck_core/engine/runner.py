@@ -30,6 +30,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from limbeck_core.engine import checkpoints
+from limbeck_core.engine.config import dump_config
 from limbeck_core.engine.hooks import (
     CheckpointHook,
     EarlyStoppingHook,
@@ -224,6 +225,12 @@ class Runner(MMRunner):
     def build_test_loop(self, loop: Any) -> Any:
         """Build the test loop, ours by default."""
         return super().build_test_loop({"type": TestLoop, **loop} if isinstance(loop, Mapping) else loop)
+
+    def dump_config(self) -> None:
+        """Write the config into the work folder, as one file that runs again."""
+        if is_main_process():
+            name = Path(self.cfg.filename).name if self.cfg.filename else f"{self.timestamp}.py"
+            (Path(self.work_dir) / name).write_text(dump_config(self.cfg), encoding="utf-8")
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build the visualizer; by default one that writes JSON lines, and TensorBoard events if it is installed."""

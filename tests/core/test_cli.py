@@ -1,0 +1,335 @@
+"""The command line: what it prints, writes, and answers to the shell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
+
+from cli_toys import CONFIG
+from limbeck_core import cli
+from limbeck_core.engine import commands
+from limbeck_core.engine.config import load_config
+from limbeck_core.errors import ConfigError
+from source_tree import ROOT
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config in a folder that is the working directory."""
+    for name in ("LIMBECK_DATA", "LIMBECK_DEBUG", "LOCAL_RANK", "WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "points.py"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder of a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "points.py").write_text(CONFIG)
+    assert cli.main(["train", str(folder / "points.py"), "--work-dir", str(folder / "work"), "--seed", "1"]) == 0
+    return folder / "work"
+
+
+def run(*words: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "limbeck_core", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+class TestTrain:
+    def test_writes_student_checkpoints_and_the_config(self, trained: Path) -> None:
+        assert (trained / "student.pth").is_file()
+        assert (trained / "best_top1.pth").is_file()
+        weights = torch.load(trained / "student.pth", weights_only=True)["state_dict"]
+        assert set(weights) == {"fc.weight", "fc.bias"}
+
+    def test_the_config_it_leaves_runs_again(self, trained: Path) -> None:
+        again = load_config(trained / "points.py")
+        assert again.model.matches.kd.weight == 0.1
+        assert again.randomness.seed == 1
+        assert again.model.teacher.type == load_config(trained.parent / "points.py").model.teacher.type
+
+    def test_resume_after_the_end_changes_nothing(self, trained: Path, tmp_path: Path) -> None:
+        work = shutil.copytree(trained, tmp_path / "work")
+        before = torch.load(work / "student.pth", weights_only=True)["state_dict"]
+        assert cli.main(["train", str(trained.parent / "points.py"), "--work-dir", str(work), "--resume"]) == 0
+        after = torch.load(work / "student.pth", weights_only=True)["state_dict"]
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+    def settings(self, monkeypatch: pytest.MonkeyPatch, *words: str) -> Config:
+        """What the runner would get."""
+        seen: list[Config] = []
+
+        class Listener:
+            @classmethod
+            def from_cfg(cls, settings: Config) -> Listener:
+                seen.append(settings)
+                return cls()
+
+            def train(self) -> None:
+                pass
+
+        monkeypatch.setattr(commands, "Runner", Listener)
+        assert cli.main(["train", *words]) == 0
+        return seen[0]
+
+    def test_flags_reach_the_runner(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        words = ["points.py", "--seed", "7", "--deterministic", "--resume", "--partial", "--data-root", "/data"]
+        settings = self.settings(monkeypatch, *words, "--cfg-options", "train_cfg.max_epochs=9", "+load_from=x.pth")
+        assert settings.randomness == {"seed": 7, "deterministic": True}
+        assert (settings.resume, settings.partial, settings.launcher) == (True, True, "none")
+        assert settings.work_dir == "work_dirs/points"
+        assert settings.train_dataloader.dataset.root == "/data/points"
+        assert (settings.train_cfg.max_epochs, settings.load_from) == (9, "x.pth")
+
+    def test_defaults_leave_the_config_alone(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        config.write_text(CONFIG + "work_dir = 'mine'\nresume = True\nrandomness = dict(seed=3)\n")
+        settings = self.settings(monkeypatch, "points.py")
+        assert (settings.work_dir, settings.resume, settings.randomness) == ("mine", True, {"seed": 3})
+        assert "partial" not in settings
+
+    def test_amp_changes_the_wrapper(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        wrapper = self.settings(monkeypatch, "points.py", "--amp").optim_wrapper
+        assert (wrapper.type, wrapper.loss_scale, wrapper.optimizer.lr) == (AmpOptimWrapper, "dynamic", 0.5)
+
+    @pytest.mark.parametrize(
+        ("addition", "sentence"),
+        [
+            ("optim_wrapper = None", "--amp changes optim_wrapper, which this config does not have"),
+            ("optim_wrapper['type'] = SGD", "--amp changes OptimWrapper into AmpOptimWrapper, but optim_wrapper is"),
+        ],
+    )
+    def test_amp_refused(self, config: Path, monkeypatch: pytest.MonkeyPatch, addition: str, sentence: str) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        config.write_text(f"{CONFIG}{addition}\n")
+        with pytest.raises(ConfigError, match=sentence):
+            commands.train(config, amp=True)
+
+    def test_amp_without_accelerator(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(ConfigError, match="--amp needs an accelerator, and PyTorch sees none"):
+            commands.train(config, amp=True)
+
+    def test_launcher_and_torchrun_must_agree(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(ConfigError, match=r"expects torchrun .* -m limbeck_core train CONFIG --launcher pytorch"):
+            commands.train(config, launcher="pytorch")
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ConfigError, match="started 2 processes, but --launcher is none"):
+            commands.train(config)
+
+
+class TestTestAndPredict:
+    def test_prints_metrics(self, trained: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["test", str(config), "--checkpoint", str(trained / "student.pth")]) == 0
+        table = dict(
+            line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("top1", "teacher/"))
+        )
+        assert float(table["top1"]) > 0.8
+        assert "teacher/top1" in table
+        assert Path("work_dirs/points/test").is_dir()
+
+    def test_best_checkpoint_too(self, trained: Path, config: Path) -> None:
+        metrics = commands.evaluate(config, trained / "best_top1.pth", work_dir="elsewhere")
+        assert metrics["top1"] > 0.8
+        assert Path("elsewhere").is_dir()
+
+    def test_nothing_to_test_on(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config.write_text(CONFIG.replace("val_dataloader = ", "_unused = "))
+        assert cli.main(["test", "points.py", "--checkpoint", "x.pth"]) == 2
+        assert "has nothing to test on: it needs test_dataloader and test_evaluator" in capsys.readouterr().err
+
+    def test_missing_checkpoint(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["test", "points.py", "--checkpoint", "nothing.pth"]) == 2
+        assert "there is no checkpoint file nothing.pth" in capsys.readouterr().err
+
+    def test_predicts_one_line_an_input(self, trained: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config.write_text(CONFIG.replace("teacher=dict(type=linear)", "teacher=dict(type=linear, no_such_argument=1)"))
+        words = ["predict", "points.py", "--checkpoint", str(trained / "student.pth"), "--", "-5", "5"]
+        assert cli.main(words) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert rows == [{"input": "-5", "class": 0}, {"input": "5", "class": 1}]
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            (CONFIG.replace("predictor = ", "_unused = "), "does not say how to read an input"),
+            (CONFIG.replace("student=dict(type=linear),", ""), "has no model.student to predict with"),
+        ],
+    )
+    def test_cannot_predict(self, config: Path, capsys: pytest.CaptureFixture[str], text: str, sentence: str) -> None:
+        config.write_text(text)
+        assert cli.main(["predict", "points.py", "--checkpoint", "x.pth", "1"]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+class TestLook:
+    def test_show_prints_a_config_that_runs(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["show", "points.py", "--cfg-options", "model.matches.kd.weight=0.7", "--data-root", "/d"]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith("# Points on two sides of a plane.\n")
+        Path("again.py").write_text(text)
+        again = load_config("again.py")
+        assert (again.model.matches.kd.weight, again.val_dataloader.dataset.root) == (0.7, "/d/points")
+        expected = load_config(config, overrides=["model.matches.kd.weight=0.7"], data_root="/d")
+        assert again.to_dict() == expected.to_dict()
+
+    def test_copy_refuses_what_is_not_installed(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["copy", "garden/rose", "x.py"]) == 2
+        assert "no installed config is called 'garden/rose'" in capsys.readouterr().err
+
+    def test_list_losses(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["list", "losses"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        kd = next(line for line in lines if line.startswith("KLDivergenceLoss "))
+        assert kd.split()[1] == "kl_divergence_loss"
+        assert kd.endswith(
+            "Kullback-Leibler divergence from the softened teacher to the softened student (Hinton's KD)."
+        )
+
+    def test_list_configs_and_methods(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "limbeck_garden"
+        (folder / "configs" / "kd").mkdir(parents=True)
+        (folder / "configs" / "kd" / "rose.py").write_text("# A rose.\nx = 1\n")
+        paper = "paper: {title: On roses, arxiv: '1234.56789'}"
+        (folder / "configs" / "kd" / "metafile.yml").write_text(f"- name: garden/kd/rose\n  {paper}\n")
+        metadata = tmp_path / "limbeck_garden-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: limbeck-garden\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text("[limbeck.configs]\ngarden = limbeck_garden.configs\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert cli.main(["list"]) == 0
+        assert [
+            line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("garden")
+        ] == [["garden/kd/rose", "A rose."]]
+        assert cli.main(["list", "methods"]) == 0
+        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("garden")]
+        assert [row.split(maxsplit=1)[1].split("  ")[0] for row in rows] == ["On roses"]
+        assert rows[0].endswith("arXiv:1234.56789")
+        (folder / "configs" / "kd" / "metafile.yml").write_text("- name: garden/kd/rose\n")
+        assert cli.main(["list", "methods"]) == 2
+        assert "metafile.yml must be a list of entries with name and paper.title" in capsys.readouterr().err
+
+    def test_nothing_installed_is_said(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("limbeck_core.configs.entry_points", lambda group: ())
+        for what in ("configs", "methods"):
+            assert cli.main(["list", what]) == 0
+            assert capsys.readouterr().out.startswith(f"no installed package brings {what}: pip install")
+
+
+class TestConform:
+    def test_all_agree(self, golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for path in golden.glob("kd__c*.npz"):
+            shutil.copy(path, tmp_path)
+        shutil.copy(golden / "kd__c1.npz", tmp_path / "stranger__c1.npz")
+        assert cli.main(["conform", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split(":")[0] for line in lines[:2]] == ["ok   kd__c1", "ok   kd__c2"]
+        assert lines[2] == "unknown stranger: no installed package has an adapter for it"
+        assert lines[3] == "2 vectors compared: 2 ok, 0 missed; 1 names unknown"
+
+    def test_a_miss_is_1(self, golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shutil.copy(golden / "kd__c1.npz", tmp_path / "dkd__c1.npz")
+        assert cli.main(["conform", str(tmp_path)]) == 1
+        assert "MISS dkd__c1" in capsys.readouterr().out
+
+    def test_only_unknown_names_prove_nothing(self, golden: Path, tmp_path: Path) -> None:
+        shutil.copy(golden / "kd__c1.npz", tmp_path / "stranger__c1.npz")
+        assert cli.main(["conform", str(tmp_path)]) == 1
+        assert cli.main(["conform", str(tmp_path), "--only", "stranger"]) == 1
+
+    def test_only_picks(self, golden: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["conform", str(golden), "--only", "kd, dkd"]) == 0
+        assert {line.split("__")[0].split()[-1] for line in capsys.readouterr().out.splitlines()[:-1]} == {"kd", "dkd"}
+        assert cli.main(["conform", str(golden), "--only", "kd,kdd"]) == 1
+
+    def test_no_folder_is_2(self, tmp_path: Path) -> None:
+        assert cli.main(["conform", str(tmp_path / "nowhere")]) == 2
+
+
+class TestManners:
+    def test_an_error_is_one_sentence(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["show", "pionts.py"]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("limbeck: there is no config file pionts.py")
+        assert err.count("\n") == 1
+
+    def test_debug_shows_where(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LIMBECK_DEBUG", "1")
+        with pytest.raises(ConfigError):
+            cli.main(["show", "pionts.py"])
+
+    def test_ctrl_c_is_130(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        def interrupted(options: object) -> int:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "_show", interrupted)
+        assert cli.main(["show", "x"]) == 130
+        assert capsys.readouterr().err == "limbeck: interrupted\n"
+
+    def test_anything_else_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(options: object) -> int:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(cli, "_show", broken)
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["show", "x"])
+
+    @pytest.mark.parametrize("words", [[], ["traim"], ["train"], ["train", "x", "--no-such-flag"], ["list", "dogs"]])
+    def test_wrong_words_are_2(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(words)
+        assert stopped.value.code == 2
+        assert "usage: limbeck" in capsys.readouterr().err
+
+    def test_as_a_module(self) -> None:
+        done = run("--version")
+        assert (done.returncode, done.stdout.split()[0]) == (0, "limbeck-core")
+        assert run("show", "nothing").returncode == 2
+
+    def test_a_closed_pipe_is_no_error(self) -> None:
+        command = f"{sys.executable} -m limbeck_core list losses | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=120)
+        assert (done.stdout, done.stderr) == ("0\n", "")
+
+    def test_tools_are_the_same_commands(self) -> None:
+        for tool in ("train", "test"):
+            command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--help"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+            assert done.stdout.startswith(f"usage: limbeck {tool} ")
+
+    @pytest.mark.parametrize(
+        ("words", "heavy"),
+        [
+            (["list"], ["torch", "mmengine"]),
+            (["list", "losses"], ["mmengine"]),
+            (["conform", "GOLDEN", "--only", "kd"], ["mmengine"]),
+            (["show", "CONFIG"], ["mmengine.runner"]),
+        ],
+    )
+    def test_each_command_loads_what_it_needs(
+        self, words: list[str], heavy: list[str], golden: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "x.py").write_text("x = 1\n")
+        words = [{"GOLDEN": str(golden), "CONFIG": str(tmp_path / "x.py")}.get(word, word) for word in words]
+        code = f"import sys; from limbeck_core.cli import main; status = main({words!r});"
+        code += f"sys.exit(status or [m for m in {heavy!r} if m in sys.modules] or 0)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
