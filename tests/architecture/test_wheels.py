@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import limbeck_core
 from source_tree import PROJECTS, ROOT
 
 # The table of packages. Names only: lower bounds stand in each pyproject.toml.
@@ -230,7 +231,7 @@ def test_importing_the_face_loads_nothing_and_prints_nothing(installed: Path) ->
     assert run_isolated(code, installed).splitlines() == ["[]"]
 
 
-def test_versions_agree_with_the_citation_file() -> None:
+def test_versions_agree_with_the_face_and_the_citation_file() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     cited = next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("version:"))
-    assert {cited} == {distribution(name).version for name in DEPENDENCIES}
+    assert {cited, limbeck_core.__version__} == {distribution(name).version for name in DEPENDENCIES}
