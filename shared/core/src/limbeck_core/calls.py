@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from limbeck_core.checks import check_target
 from limbeck_core.errors import LimbeckError, MatchError, closest
-from limbeck_core.tap import shape_of
+from limbeck_core.gather import mean_scale, world_size
+from limbeck_core.tap import first_length, shape_of
 
 Batch = Mapping[str, Any]
 TASK = "loss/task"
@@ -184,7 +185,10 @@ def apply_task_loss(task_loss: nn.Module, output: Any, targets: Any) -> Tensor:
             f"the task loss {type(task_loss).__name__} failed on an output {shape_of(output)} and targets "
             f"{shape_of(targets)}: {error}"
         ) from error
-    return loss
+    if world_size() == 1:
+        return loss
+    # data parallelism averages over ranks; uneven shares must count by their size
+    return loss * mean_scale(first_length(output), loss.device).to(loss.dtype)
 
 
 def _field(batch: Batch, name: str, reader: str) -> Any:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from limbeck_core.build import build
 from limbeck_core.errors import LimbeckError, MatchError, closest
+from limbeck_core.gather import gather, mean_scale, world_size
 from limbeck_core.schedules import Progress, Schedule, as_schedule
-from limbeck_core.tap import Tap, as_tap, shape_of
+from limbeck_core.tap import Tap, as_tap, first_length, shape_of
 
 # Arguments of a loss that the batch fills without being asked, and the field each takes.
 BATCH_ARGUMENTS = {"target": "targets", "mask": "mask", "ids": "ids"}
@@ -120,8 +121,17 @@ class Match(nn.Module):
         except ValueError as error:
             raise MatchError(str(error)) from error
 
+    @property
+    def relational(self) -> bool:
+        """Whether the loss compares samples with each other, so that it needs the batch of all ranks."""
+        return bool(getattr(self.loss, "relational", False))
+
     def forward(self, read: Read, batch: Mapping[str, Any]) -> Tensor:
         """Read both sides, adapt them, and return the loss without its weight.
+
+        With several ranks the value is such that data parallelism's average of gradients equals one process with the
+        whole batch: a relational loss sees the samples of all ranks, a mean over samples is scaled by this rank's
+        share.
 
         Args:
             read: Returns the value of a tap in this step.
@@ -133,12 +143,15 @@ class Match(nn.Module):
         Raises:
             MatchError: if the loss returns anything but one number.
         """
-        student = self._gather_side(self.student, self.student_is_sequence, read, self.adapter)
-        teacher = self._gather_side(self.teacher, self.teacher_is_sequence, read, self.teacher_adapter)
+        student = self._read_side(self.student, self.student_is_sequence, read, self.adapter)
+        teacher = self._read_side(self.teacher, self.teacher_is_sequence, read, self.teacher_adapter)
         arguments = {name: read(tap) for name, tap in self.extras.items()}
         for name, tap in self._optional_extras.items():
             if tap.path in batch:
                 arguments[name] = batch[tap.path]
+        if self.relational and world_size() > 1:
+            student, teacher = gather_all(student), gather_all(teacher)
+            arguments = {name: gather_all(value) for name, value in arguments.items()}
         try:
             loss = self.loss(student, teacher, **arguments)
         except LimbeckError as error:
@@ -150,9 +163,16 @@ class Match(nn.Module):
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise MatchError(f"the loss of a match must return one number, got {got}: set reduction='mean' or 'sum'")
-        return loss.reshape(())
+        loss = loss.reshape(())
+        if world_size() == 1 or self.relational:
+            return loss
+        if getattr(self.loss, "reduction", "mean") == "sum":
+            return loss * world_size()
+        mask = arguments.get("mask")
+        count = first_length(student) if mask is None else mask.detach().double().sum()
+        return loss * mean_scale(count, loss.device).to(loss.dtype)
 
-    def _gather_side(self, taps: tuple[Tap, ...], is_sequence: bool, read: Read, adapter: nn.Module | None) -> Any:
+    def _read_side(self, taps: tuple[Tap, ...], is_sequence: bool, read: Read, adapter: nn.Module | None) -> Any:
         value = [read(tap) for tap in taps] if is_sequence else read(taps[0])
         if adapter is None:
             return value
@@ -170,6 +190,15 @@ class Match(nn.Module):
     def _describe(self, student: Any, teacher: Any) -> str:
         names = [", ".join(map(str, taps)) for taps in (self.student, self.teacher)]
         return f"student '{names[0]}' {shape_of(student)}, teacher '{names[1]}' {shape_of(teacher)}"
+
+
+def gather_all(value: Any) -> Any:
+    """Gather every tensor of a value that has samples on axis 0."""
+    if isinstance(value, Tensor):
+        return gather(value) if value.ndim else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(gather_all(item) for item in value)
+    return value
 
 
 def _side(value: Any, default: str) -> tuple[tuple[Tap, ...], bool]:

@@ -385,3 +385,8 @@ def shape_of(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(shape_of(item) for item in value) + "]"
     return type(value).__name__
+
+
+def first_length(value: Any) -> int:
+    """Number of samples: axis 0 of the first tensor in a value; 1 if there is none."""
+    return next((len(leaf) for leaf in leaves(value) if leaf.ndim), 1)
