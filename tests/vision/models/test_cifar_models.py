@@ -40,13 +40,14 @@ PARAMETERS = {
 }
 # Channels and stride of each stage at 32x32.
 THIN = [(16, 1), (32, 2), (64, 4)]
-WIDE = [(64, 1), (128, 2), (256, 4)]
+TWICE = [(32, 1), (64, 2), (128, 4)]
+FOURFOLD = [(64, 1), (128, 2), (256, 4)]
 VGG = [(128, 2), (256, 4), (512, 8), (512, 8)]
 STAGES = {
     **dict.fromkeys(["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"], THIN),
     **dict.fromkeys(["wrn_16_1", "wrn_40_1"], THIN),
-    **dict.fromkeys(["wrn_16_2", "wrn_40_2"], [(32, 1), (64, 2), (128, 4)]),
-    **dict.fromkeys(["resnet8x4", "resnet32x4"], WIDE),
+    **dict.fromkeys(["wrn_16_2", "wrn_40_2"], TWICE),
+    **dict.fromkeys(["resnet8x4", "resnet32x4"], FOURFOLD),
     **dict.fromkeys(["vgg8", "vgg11", "vgg13", "vgg16", "vgg19"], VGG),
     "resnet50": [(256, 1), (512, 2), (1024, 4), (2048, 8)],
     "mobilenet_v2": [(12, 2), (16, 4), (48, 8), (160, 16)],
@@ -85,8 +86,8 @@ def test_parameters(name: str) -> None:
     assert sum(parameter.numel() for parameter in build(name).parameters()) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize(("name", "blocks", "factor"), [("resnet20", 3, 1), ("resnet56", 9, 1), ("resnet110", 18, 1)])
-def test_parameters_of_thin_resnets_by_hand(name: str, blocks: int, factor: int) -> None:
+@pytest.mark.parametrize(("name", "blocks"), [("resnet20", 3), ("resnet56", 9), ("resnet110", 18)])
+def test_parameters_of_thin_resnets_by_hand(name: str, blocks: int) -> None:
     """3x3 weights 9 c^2 and two batch norms of 2 c for each convolution, summed by stage."""
     first = 9 * 3 * 16 + 2 * 16
     stages = 0

@@ -69,7 +69,10 @@ def test_wrapper_feeds_the_model_normalised_images() -> None:
     images = torch.rand(2, 1, 4, 4)
     wrapped(images)
     torch.testing.assert_close(spy.got, (images - 0.5) / 0.25)
-    assert normalization_of(wrapped) is None
+    assert normalization_of(wrapped) == GREY
+    assert wrapped.normalizes_input
+    wrapped(images)
+    torch.testing.assert_close(ImageCall().capture(wrapped, {"inputs": images}, "inputs"), wrapped(images))
     assert list(wrapped.state_dict()) == ["model.fc.weight", "model.fc.bias"]
     for twin in (copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped))):
         torch.testing.assert_close(twin(images), wrapped(images))

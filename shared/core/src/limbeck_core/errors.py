@@ -9,6 +9,7 @@
     +-- TapError (LookupError)            a place to read that does not exist, never fires, or fires too often
     +-- MatchError (ValueError)           a match whose parts do not fit the loss's signature or the model
     +-- ConfigError (ValueError)          a config that cannot be found, read or overridden as asked
+    +-- DataError (ValueError)            a data set that is missing, damaged, or laid out in another way
     +-- CheckpointError (RuntimeError)    a file that is missing, damaged, unsafe or from another model
     +-- MissingDependency (ImportError)   an optional package that a feature needs
 """
@@ -45,6 +46,10 @@ class MatchError(LimbeckError, ValueError):
 
 class ConfigError(LimbeckError, ValueError):
     """A config that cannot be found, read, or overridden as asked."""
+
+
+class DataError(LimbeckError, ValueError):
+    """A data set that is missing, damaged, unsafe to read, or laid out in another way than expected."""
 
 
 class CheckpointError(LimbeckError, RuntimeError):

@@ -21,7 +21,8 @@ def timm_model(name: str, num_classes: int, *, pretrained: bool = False, **optio
 
     Returns:
         The model with random weights and the attribute ``normalization``. None of its activations works in place, so
-        that any module's output may be tapped. With other than three channels each has the mean of the three statistics.
+        that any module's output may be tapped. With another number of channels
+        than the weights were trained on, each has the mean of theirs.
 
     Raises:
         ConfigError: if timm has no such model (with the closest names), or ``pretrained`` is asked for.

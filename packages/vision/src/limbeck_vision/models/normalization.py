@@ -1,14 +1,14 @@
 """What a model wants done to an image in [0, 1] before it sees it, and who does it.
 
-A model carries its statistics as plain data in the attribute ``normalization``; ``None`` means that it takes raw images
-in [0, 1]. Teacher and student then share one batch, with one random geometry, and each normalises for itself: inside
-:class:`~limbeck_core.distiller.Distiller` by :class:`ImageCall`, elsewhere (plain Python, export) by wrapping the model
-in :class:`NormalizedModel`.
+A model carries its statistics as plain data in the attribute ``normalization`` (``None``: it was made for raw images)
+and says with ``normalizes_input = True`` that it applies them itself. Teacher and student then share one batch, with
+one random geometry, and each gets its own normalisation: inside :class:`~limbeck_core.distiller.Distiller` by
+:class:`ImageCall`, elsewhere (plain Python, export) by wrapping the model in :class:`NormalizedModel`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -133,7 +133,7 @@ class NormalizedModel(nn.Module):
         MatchError: if neither the argument nor the model says how to normalise.
     """
 
-    normalization = None  # nothing is left for the caller to do
+    normalizes_input = True
 
     def __init__(
         self,
@@ -143,6 +143,7 @@ class NormalizedModel(nn.Module):
         super().__init__()
         built: nn.Module = build(model)
         statistics = as_normalization(normalization) or normalization_of(built)
+        self.normalization = statistics
         self.normalize = nn.Identity() if statistics is None else Normalize(statistics)
         self.model = built
 
@@ -155,8 +156,10 @@ class ImageCall(TensorCall):
     """Call image models on one batch of images in [0, 1], each with its own normalisation.
 
     Give it to a :class:`~limbeck_core.distiller.Distiller` as ``call``: names of taps and of weights stay those of the
-    bare model, which a wrapper would change.
+    bare model, which a wrapper would change. A model that normalises its input itself is left to do so.
     """
+
+    normalizes_input = True
 
     def capture(self, model: nn.Module, batch: Mapping[str, Any], view: str) -> Any:
         """Run the model on its own normalisation of the view.
@@ -164,7 +167,7 @@ class ImageCall(TensorCall):
         Raises:
             MatchError: if the model does not say how its input is normalised, or the batch lacks the view.
         """
-        statistics = normalization_of(model)
+        statistics = None if _normalizes_itself(model) else normalization_of(model)
         images = batch.get(view)
         if statistics is None or not isinstance(images, Tensor):
             return super().capture(model, batch, view)  # which explains a missing view
@@ -177,14 +180,23 @@ def normalization_of(model: nn.Module) -> Normalization | None:
     Raises:
         MatchError: if no model inside has the attribute ``normalization``.
     """
-    inner: Any = unwrap(model)
-    while not hasattr(inner, "normalization"):
-        inner = getattr(inner, "model", None)
-        if not isinstance(inner, nn.Module):
-            raise MatchError(
-                f"{type(model).__name__} does not say how its input is normalised: set its attribute 'normalization' "
-                "to Normalization(mean, std), or to None if it takes raw images in [0, 1]. Several peers are each "
-                "wrapped in NormalizedModel and called by TensorCall"
-            )
+    for inner in _layers_of(model):
+        if hasattr(inner, "normalization"):
+            return as_normalization(inner.normalization)
+    raise MatchError(
+        f"{type(model).__name__} does not say how its input is normalised: set its attribute 'normalization' to "
+        "Normalization(mean, std), or to None if it takes raw images in [0, 1]. Several peers are each wrapped in "
+        "NormalizedModel and called by TensorCall"
+    )
+
+
+def _normalizes_itself(model: nn.Module) -> bool:
+    return any(getattr(inner, "normalizes_input", False) for inner in _layers_of(model))
+
+
+def _layers_of(model: nn.Module) -> Iterator[Any]:
+    inner: Any = model
+    while isinstance(inner, nn.Module):
         inner = unwrap(inner)
-    return as_normalization(inner.normalization)
+        yield inner
+        inner = getattr(inner, "model", None)
