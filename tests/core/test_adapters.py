@@ -16,6 +16,7 @@ from limbeck_core import adapters
 from limbeck_core import functional as F
 from limbeck_core.adapters import (
     AttentionFusion,
+    ClassMap,
     ConvAdapter,
     GlobalPool,
     HintRegressor,
@@ -343,3 +344,28 @@ def test_docstrings_run() -> None:
     results = doctest.testmod(adapters, extraglobs={"torch": torch})
     assert results.attempted >= 12
     assert results.failed == 0
+
+
+class TestClassMap:
+    def test_selects_and_reorders(self) -> None:
+        logits = torch.arange(8.0).reshape(2, 4)
+        assert torch.equal(ClassMap([3, 1])(logits), torch.tensor([[3.0, 1.0], [7.0, 5.0]]))
+
+    def test_dense_logits(self) -> None:
+        assert ClassMap([2, 0])(torch.randn(2, 3, 4, 5)).shape == (2, 2, 4, 5)
+
+    def test_a_class_the_teacher_does_not_know(self) -> None:
+        with pytest.raises(ValueError, match="the teacher does not know the class 'cats': did you mean 'cat'"):
+            ClassMap.of(["dog", "cats"], ["cat", "dog"])
+
+    @pytest.mark.parametrize("indices", [[], [0, 0], [-1, 2]])
+    def test_indices_that_are_no_map(self, indices: list[int]) -> None:
+        with pytest.raises(ValueError, match="one index >= 0 per class of the student, each once"):
+            ClassMap(indices)
+
+    def test_too_few_classes(self) -> None:
+        with pytest.raises(ShapeError, match=r"at least 5 classes, got \(2, 3\)"):
+            ClassMap([4])(torch.randn(2, 3))
+
+    def test_is_no_state_of_the_student(self) -> None:
+        assert not ClassMap([1, 0]).state_dict()

@@ -4,7 +4,8 @@ An adapter stands in ``Match(adapter=...)`` (student's side) or ``Match(teacher_
 with the student and dropped at export. Several in a row are an ``nn.Sequential``.
 
 Widths: :class:`LinearAdapter`, :class:`ConvAdapter`, :class:`OFDAdapter`, :class:`SRRLAdapter`, :class:`HintRegressor`.
-Shapes: :class:`TokensToMap`, :class:`MapToTokens`, :class:`GlobalPool`, :class:`Resize`. Methods with more structure:
+Shapes: :class:`TokensToMap`, :class:`MapToTokens`, :class:`GlobalPool`, :class:`Resize`. Class lists:
+:class:`ClassMap`. Methods with more structure:
 :class:`AttentionFusion` and :class:`ReviewFusion` (ReviewKD), :class:`Paraphraser` and :class:`Translator` (FT).
 """
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from limbeck_core.errors import ShapeError
+from limbeck_core.errors import ShapeError, closest
 
 Size = int | tuple[int, int]
 ResizeMode = Literal["bilinear", "nearest", "area"]
@@ -591,6 +592,67 @@ class Resize(nn.Module):
     def extra_repr(self) -> str:
         """Show the size in ``repr``."""
         return f"size={self.size}, mode={self.mode!r}"
+
+
+class ClassMap(nn.Module):
+    """Put a teacher's scores into the student's class list: select, reorder, and leave out.
+
+    Use it as ``teacher_adapter`` when teacher and student know the same classes by other numbers, or when the teacher
+    knows more. A softmax after it renormalises over the classes that were kept.
+
+    Args:
+        indices: For each of the student's classes, its index in the teacher's list.
+
+    Shapes: ``(N, C_teacher, ...)`` to ``(N, len(indices), ...)``; the class axis is 1.
+
+    Raises:
+        ValueError: if an index is negative or occurs twice, or there is none.
+        ShapeError: when called with fewer classes than an index asks for.
+
+    >>> import torch
+    >>> ClassMap.of(["cat", "dog"], ["car", "dog", "cat"])(torch.tensor([[0.1, 0.2, 0.3]]))
+    tensor([[0.3000, 0.2000]])
+    """
+
+    indices: Tensor
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        super().__init__()
+        listed = [int(index) for index in indices]
+        if not listed or min(listed) < 0 or len(set(listed)) != len(listed):
+            raise ValueError(f"ClassMap needs one index >= 0 per class of the student, each once, got {listed}")
+        self.register_buffer("indices", torch.tensor(listed, dtype=torch.long, device="cpu"), persistent=False)
+        self.classes_at_least = max(listed) + 1
+
+    @classmethod
+    def of(cls, student_classes: Sequence[str], teacher_classes: Sequence[str]) -> ClassMap:
+        """Make the map from two lists of names.
+
+        Args:
+            student_classes: Names in the student's order.
+            teacher_classes: Names in the teacher's order.
+
+        Raises:
+            ValueError: if the teacher lacks one of the student's classes, with the closest names.
+        """
+        place = {name: index for index, name in enumerate(teacher_classes)}
+        for name in student_classes:
+            if name not in place:
+                raise ValueError(f"the teacher does not know the class {name!r}: {closest(name, teacher_classes)}")
+        return cls([place[name] for name in student_classes])
+
+    def forward(self, teacher_logits: Tensor) -> Tensor:
+        """Return the teacher's scores in the student's order."""
+        if teacher_logits.ndim < 2 or teacher_logits.shape[1] < self.classes_at_least:
+            raise ShapeError(
+                f"ClassMap expects scores (N, C, ...) of at least {self.classes_at_least} classes, got "
+                f"{tuple(teacher_logits.shape)}: make the map from the class list of this teacher"
+            )
+        return teacher_logits.index_select(1, self.indices)
+
+    def extra_repr(self) -> str:
+        """Show the number of classes in ``repr``."""
+        return f"{len(self.indices)} of {self.classes_at_least} or more classes"
 
 
 def _factor_layers(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from limbeck_core.conformance import contrast, distributions, features, logits, relations
+from limbeck_core.conformance import contrast, distributions, features, logits, relations, schedules
 from limbeck_core.conformance.harness import Adapter, GoldenCase, Verdict, compare_case, read_case
 from limbeck_core.errors import ConfigError
 
@@ -22,6 +22,7 @@ CORE_ADAPTERS: dict[str, Adapter] = {
     **features.ADAPTERS,
     **relations.ADAPTERS,
     **contrast.ADAPTERS,
+    **schedules.ADAPTERS,
 }
 
 __all__ = [
