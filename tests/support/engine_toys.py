@@ -201,6 +201,10 @@ class Killer(Hook):  # type: ignore[misc]
     def _perhaps(self, runner: Any, moment: str) -> None:
         if moment == self.moment and runner.iter >= self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+        asked = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}.get(self.moment)
+        # one rank is asked, and all of them stop
+        if asked and moment == "before_step" and runner.iter == self.step and runner.rank == 0:
+            os.kill(os.getpid(), asked)
 
     def before_train(self, runner: Any) -> None:
         if self.moment in ("write", "pointer"):
@@ -273,6 +277,8 @@ def _fork(plan: Plan, rank: int, port: int) -> int:
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         train(plan)
         status = 0
+    except SystemExit as leaving:
+        status = leaving.code  # type: ignore[assignment]
     except BaseException:
         import traceback
 
@@ -309,7 +315,7 @@ def nursery() -> None:
         plan = Plan(**json.loads(line))
         plan.kill = tuple(plan.kill) if plan.kill else None  # type: ignore[assignment]
         codes = run(plan)
-        answer = {"codes": codes, "remembered": None if any(codes) else remembered(plan.folder)}
+        answer = {"codes": codes, "remembered": {} if any(codes) else remembered(plan.folder)}
         print(json.dumps(answer), flush=True)
 
 
