@@ -18,7 +18,7 @@ from limbeck_core.checks import explain_non_finite
 from limbeck_core.errors import LimbeckError, MatchError, NonFiniteError, TapError, closest
 from limbeck_core.match import Match
 from limbeck_core.schedules import Progress
-from limbeck_core.tap import Recorder, Tap, as_tap, read_batch, resolve, shape_of
+from limbeck_core.tap import Recorder, Tap, as_tap, leaves, read_batch, resolve, shape_of
 from limbeck_core.teacher import Teacher, as_teacher, teacher_recorder
 
 POSITIONAL = ("inputs", "targets", "ids", "mask")
@@ -427,9 +427,26 @@ class Distiller(BaseModel):
 
     def _compare(self, name: str, match: Match, batch: Mapping[str, Any]) -> Tensor:
         try:
-            return cast("Tensor", match(self.read, batch))
+            loss = cast("Tensor", match(self.read, batch))
         except LimbeckError as error:
             raise type(error)(f"match {name!r}: {error}") from error
+        if self.training and torch.is_grad_enabled() and not loss.requires_grad:
+            self._check_gradient_path(name, match)
+        return loss
+
+    def _check_gradient_path(self, name: str, match: Match) -> None:
+        """Refuse a match that would teach the student nothing, in silence."""
+        taps = [tap for tap in match.student if self._owner(tap) == "student"]
+        has_path = any(value.requires_grad for tap in taps for value in leaves(self.read(tap)))
+        trains = any(parameter.requires_grad for parameter in self.student.parameters())
+        # a loss may lack a gradient on one batch; a match may compare other things than the student, for the log
+        if has_path or not trains or not taps:
+            return
+        raise MatchError(
+            f"match {name!r}: no gradient reaches the student, since tap '{', '.join(map(str, taps))}' was "
+            "read where gradients are off: inside activation checkpointing with use_reentrant=True (set it to False), "
+            "in a frozen part, or under no_grad; tap another place, or take the match out"
+        )
 
     def _device(self) -> torch.device:
         return next((p.device for p in self.student.parameters()), torch.device("cpu"))
@@ -556,7 +573,8 @@ def _accelerators(module: nn.Module) -> list[int]:
 def _leave_inference(value: Any) -> Any:
     """Copy inference tensors so that a loss may save them for its gradient."""
     if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() and not torch.compiler.is_compiling() else value
+        # the tracer cannot ask a tensor; while it traces, teachers run under no_grad
+        return value.clone() if not torch.compiler.is_compiling() and value.is_inference() else value
     if isinstance(value, Mapping):
         return {key: _leave_inference(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -288,7 +288,12 @@ def _look_at_gradients(distiller: Distiller, batch: Batch) -> Iterator[Finding]:
     """Share of each loss in the gradient of the student, and parameters that none reaches."""
     trained = {name: p for name, p in distiller.named_parameters() if p.requires_grad}
     student = {name: p for name, p in trained.items() if name.startswith("student.")}
-    losses = {name: value for name, value in distiller(batch).items() if isinstance(value, Tensor) and "loss" in name}
+    try:
+        step = distiller(batch)
+    except LimbeckError as error:
+        yield Finding("error", type(error).__name__, str(error))
+        return
+    losses = {name: value for name, value in step.items() if isinstance(value, Tensor) and "loss" in name}
     reached: set[str] = set()
     norms: dict[str, float] = {}
     for name, loss in losses.items():

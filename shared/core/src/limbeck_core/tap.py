@@ -145,7 +145,8 @@ class _Capture:
         record = self.record
         if record is None or not record.active:
             return
-        if self.key[2]:
+        # no counter tells of in-place changes in a compiled graph; the compiler drops a copy that nothing needs
+        if self.key[2] or torch.compiler.is_compiling():
             value = _map_tensors(value, torch.clone)
         record.calls.setdefault(self.key, []).append((value, _versions(value)))
 

@@ -102,7 +102,9 @@ class FrozenTeacher(Teacher):
     @contextmanager
     def running(self) -> Iterator[None]:
         """Context in which the forward runs: ``no_grad``, or ``inference_mode`` from the second forward on."""
-        with torch.inference_mode() if self.inference_mode and self._checked_in_place else torch.no_grad():
+        # inside of a compiled distiller too: torch.compile cannot capture a graph of inference tensors
+        fast = self.inference_mode and self._checked_in_place and not torch.compiler.is_compiling()
+        with torch.inference_mode() if fast else torch.no_grad():
             yield
         self._checked_in_place = True
 
