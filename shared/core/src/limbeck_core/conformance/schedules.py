@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from limbeck_core.conformance.harness import Adapter, GoldenCase
-from limbeck_core.schedules import Cosine, Linear, Progress, Schedule, WarmUp
+from limbeck_core.schedules import Cosine, Linear, Progress, Schedule
 
 
 def _over(schedule: Schedule, steps: int) -> Mapping[str, Tensor]:
@@ -18,13 +18,14 @@ def _over(schedule: Schedule, steps: int) -> Mapping[str, Tensor]:
 
 def _sched_dino_cosine(case: GoldenCase) -> Mapping[str, Tensor]:
     p = case.params
-    schedule = WarmUp(Cosine(p["base"], p["final"]), length=p["warmup_epochs"] * p["niter"], start=p["start"])
+    schedule = Cosine(p["base"], p["final"], warm_up=p["warmup_epochs"] * p["niter"], warm_up_start=p["start"])
     return _over(schedule, p["epochs"] * p["niter"])
 
 
 def _sched_atst_cosine(case: GoldenCase) -> Mapping[str, Tensor]:
     p = case.params
-    return _over(WarmUp(Cosine(p["base"], p["final"]), length=p["warmup"], start=p["start"]), p["max_steps"])
+    schedule = Cosine(p["base"], p["final"], warm_up=p["warmup"], warm_up_start=p["start"])
+    return _over(schedule, p["max_steps"])
 
 
 def _dwpose_decay(case: GoldenCase) -> Mapping[str, Tensor]:
