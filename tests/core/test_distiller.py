@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from limbeck_core.schedules import Linear, Progress
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -17,6 +16,7 @@ from limbeck_core.errors import MatchError, NonFiniteError, ShapeError, TapError
 from limbeck_core.functional import kl_divergence_loss
 from limbeck_core.losses import KLDivergenceLoss
 from limbeck_core.match import Match
+from limbeck_core.schedules import Linear, Progress
 from limbeck_core.tap import Tap
 from limbeck_core.teacher import EMATeacher, FrozenTeacher, PastSelf, Peers
 
@@ -228,7 +228,7 @@ class TestBadBatches:
 
     def test_targets_of_another_shape(self) -> None:
         x, y = data()
-        with pytest.raises(ShapeError, match=r"targets must have shape \(6,\) to fit logits of shape \(6, 3\), got \(5,\)"):
+        with pytest.raises(ShapeError, match=r"targets must have shape \(6,\) to fit logits .*, got \(5,\)"):
             make()(x, y[:5])
 
     def test_task_loss_of_another_kind(self) -> None:

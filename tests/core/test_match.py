@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from limbeck_core.schedules import Linear, Progress
 from torch import Tensor, nn
 
 from limbeck_core.errors import MatchError, ShapeError
 from limbeck_core.losses import KLDivergenceLoss
 from limbeck_core.match import Match
+from limbeck_core.schedules import Linear, Progress
 from limbeck_core.tap import Tap
 
 

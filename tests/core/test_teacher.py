@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from limbeck_core.schedules import Cosine, Progress
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softmax
 
 from limbeck_core.errors import CheckpointError, ConfigError, MatchError, NonFiniteError, ShapeError
+from limbeck_core.schedules import Cosine, Progress
 from limbeck_core.teacher import EMATeacher, FrozenTeacher, PastSelf, Peers, pretrained
 
 
