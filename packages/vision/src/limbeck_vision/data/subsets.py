@@ -51,7 +51,8 @@ class LongTailed(Subset):
 
     .. math:: n_c = \lfloor n_0 \, r^{-c / (C - 1)} \rfloor
 
-    with :math:`n_0` the size of the largest class, :math:`r` the imbalance and :math:`c` the label.
+    with :math:`n_0` the size of the largest class, :math:`r` the imbalance and :math:`c` the label; a class that has
+    fewer keeps all.
 
     Args:
         dataset: The whole data set, or a config of it.
