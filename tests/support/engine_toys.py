@@ -26,10 +26,16 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from limbeck_core.distiller import Distiller
 from limbeck_core.engine import EpochLoop, StepLoop
 from limbeck_core.engine.checkpoints import digest_of, read_checkpoint
 from limbeck_core.engine.hooks import CheckpointHook, EMAHook
 from limbeck_core.engine.runner import Runner
+from limbeck_core.losses import KLDivergenceLoss
+from limbeck_core.match import Match
+from limbeck_core.schedules import Linear, WarmUp
+from limbeck_core.tap import Tap
+from limbeck_core.teacher import EMATeacher, PastSelf
 
 FEATURES, CLASSES, SAMPLES = 6, 3, 22
 
@@ -117,6 +123,37 @@ class ToyDistiller(BaseModel):  # type: ignore[misc]
         return {"loss/task": nn.functional.cross_entropy(logits, targets), "loss/kd": weight * kd}
 
 
+def distiller() -> Distiller:
+    """The real thing, with a teacher that averages, one that remembers predictions, and weights that change."""
+    student = Student()
+    return Distiller(
+        student,
+        teacher={
+            "average": EMATeacher(student, momentum=Linear(0.5, 0.9)),
+            "past": PastSelf(SAMPLES, CLASSES, logits="fc"),
+        },
+        task_loss=nn.CrossEntropyLoss(),
+        matches={
+            "kd": Match(KLDivergenceLoss(temperature=2.0), "fc", Tap("fc", of="average"), weight=Linear(0.1, 1.0)),
+            "hint": Match(
+                nn.MSELoss(),
+                "body.0",
+                Tap("body.0", of="average"),
+                adapter=nn.Linear(8, 8),
+                weight=WarmUp(0.5, length=9),
+            ),
+            "past": Match(SoftTargets(), "fc", Tap("", of="past")),
+        },
+    )
+
+
+class SoftTargets(nn.Module):
+    """Cross-entropy with the probabilities that a teacher remembers."""
+
+    def forward(self, student_logits: Tensor, teacher_probabilities: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(student_logits, teacher_probabilities)
+
+
 class Accuracy(BaseMetric):  # type: ignore[misc]
     """Top-1 accuracy, from predictions that are rows of logits, and a smooth score beside it."""
 
@@ -144,6 +181,7 @@ class Plan:
     length: int = 3  # epochs, or tens of steps
     world: int = 1
     threads: int = 1
+    real: bool = False  # the distiller itself instead of the toy
     kill: tuple[str, int] | None = None  # a moment and a step
 
     def config(self) -> dict[str, Any]:
@@ -156,7 +194,7 @@ class Plan:
         )
         loader = {"dataset": {"type": Augmented}, "batch_size": self.batch_size, "num_workers": self.workers}
         return {
-            "model": ToyDistiller(),
+            "model": distiller() if self.real else ToyDistiller(),
             "work_dir": self.folder,
             "train_dataloader": loader,
             "train_cfg": train_cfg,

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer, MessageHub
 from torch import nn
 
 from limbeck_core.engine import checkpoints
@@ -151,6 +153,31 @@ def test_code_is_refused_and_does_not_run(folder: Path) -> None:
     assert not proof.exists()
     torch.load(folder / "step_3.pth", weights_only=False)  # the control: the file does what it threatens
     assert proof.exists()
+
+
+def test_checkpoints_of_openmmlab_give_their_weights_and_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Released files hold a pickled log history that rebuilds itself by ``getattr``: its names are never looked up."""
+    hub = MessageHub.get_instance("test_openmmlab")
+    hub.update_scalar("loss", 1.0)
+    model = net()
+    released = {"state_dict": model.state_dict(), "message_hub": hub.state_dict(), "meta": {"score": np.float64(1)}}
+    torch.save(released, tmp_path / "released.pth")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        torch.load(tmp_path / "released.pth", weights_only=True)
+    built: list[Any] = []
+    monkeypatch.setattr(HistoryBuffer, "__setstate__", lambda *state: built.append(state), raising=False)
+    other = net()
+    assert load_student(other, tmp_path / "released.pth").missing == []
+    assert torch.equal(other[0].weight, model[0].weight)
+    assert built == []
+    torch.load(tmp_path / "released.pth", weights_only=False)  # the control: the file asks for it
+    assert len(built) == 1
+    torch.save({**released, "bomb": Bomb(tmp_path / "proof")}, tmp_path / "bomb.pth")
+    with pytest.raises(CheckpointError, match="was refused, and nothing in it was run"):
+        load_student(other, tmp_path / "bomb.pth")
+    assert not (tmp_path / "proof").exists()
 
 
 # ---------------------------------------------------------------------- disks

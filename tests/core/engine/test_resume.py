@@ -91,6 +91,14 @@ def test_several_ranks(
     assert killed_twice_and_resumed(nursery, plan, chance, last_step=6) == undisturbed(plan)
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_distiller_itself(nursery: Ask, undisturbed: Any, tmp_path: Path, world: int) -> None:
+    """With a teacher that averages, one that remembers predictions, an adapter, and weights that change."""
+    plan = Plan(str(tmp_path), workers=2, accumulate=4, every_steps=2, world=world, real=True)
+    chance = random.Random(world)
+    assert killed_twice_and_resumed(nursery, plan, chance, last_step=8) == undisturbed(plan)
+
+
 @pytest.mark.parametrize(
     ("world", "moment", "number"), [(1, "interrupt", 2), (1, "terminate", 15), (2, "interrupt", 2)]
 )

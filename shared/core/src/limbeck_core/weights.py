@@ -15,11 +15,48 @@ from limbeck_core.errors import CheckpointError, MissingDependency, closest
 
 # Where libraries keep the weights inside a training checkpoint, and what wrappers put before each name.
 _NESTED = ("state_dict", "model_state_dict", "model", "ema", "module", "net", "params")
+# What MMEngine's runner writes beside the weights: its log history and NumPy values, in the way of pickles.
+_HARMLESS = {
+    "_codecs.encode",
+    "builtins.getattr",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+}
 _PREFIXES = ("", "student.", "module.", "model.", "_orig_mod.", "module.student.", "student.module.", "teacher.")
+
+
+class Omitted:
+    """Stands where a file of OpenMMLab names a class or function of its own, which is neither imported nor called."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Omitted:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        """Keep nothing."""
+
+
+def _read_openmmlab(path: Path) -> Any:
+    """Read a checkpoint whose only foreign names are MMEngine's log history, with stand-ins in their place."""
+    try:
+        names = set(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except (ValueError, RuntimeError):
+        return None
+    if not names or not names <= _HARMLESS:
+        return None
+    with torch.serialization.safe_globals([(Omitted, name) for name in names]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_file(path: Path) -> Any:
     """Read a file written by ``torch.save``, on the CPU, as plain data and tensors only.
+
+    Checkpoints of OpenMMLab's runner hold pickled log histories as well; :class:`Omitted` stands in their place, and
+    nothing that the file names is imported or called.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or holds anything but plain data and tensors. Such a file is
@@ -38,6 +75,9 @@ def read_file(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        content = _read_openmmlab(path)
+        if content is not None:
+            return content
         first = str(error).split(". ", maxsplit=1)
         reason = next((part for part in str(error).splitlines() if "GLOBAL" in part), first[0]).strip()
         raise CheckpointError(

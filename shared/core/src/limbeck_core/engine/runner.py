@@ -178,13 +178,13 @@ class Runner(MMRunner):
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> Any:
         """Wrap for data parallelism; on the CPU without device ids, which PyTorch refuses there."""
-        if not self.distributed or _has_accelerator() or is_model_wrapper(model) or model_wrapper_cfg is not None:
+        options = dict(model_wrapper_cfg or {})
+        kind = options.pop("type", MMDistributedDataParallel)
+        ordinary = kind in (MMDistributedDataParallel, "MMDistributedDataParallel")
+        if not self.distributed or _has_accelerator() or is_model_wrapper(model) or not ordinary:
             return super().wrap_model(model_wrapper_cfg, model)
-        wrapped = MMDistributedDataParallel(
-            module=model,
-            broadcast_buffers=False,
-            find_unused_parameters=bool(self.cfg.get("find_unused_parameters", False)),
-        )
+        options.setdefault("find_unused_parameters", bool(self.cfg.get("find_unused_parameters", False)))
+        wrapped = MMDistributedDataParallel(module=model, **{"broadcast_buffers": False, **options})
         # Data parallelism lays gradients out anew after its first step. With more than two ranks that changes the order
         # of sums, and a resumed run would take its first step in the old order: lay them out for good at once.
         wrapped.reducer._push_all_rebuilt_params()
@@ -322,6 +322,10 @@ class Runner(MMRunner):
 
     def _init_model_weights(self) -> None:
         """Do nothing: construction decided the weights, and drawing them again would undo pretrained ones."""
+
+    def get_hooks_info(self) -> str:
+        """Hooks in the order in which they are called."""
+        return ", ".join(type(hook).__name__ for hook in self.hooks)
 
     def _log_env(self, env_cfg: Mapping[str, Any]) -> None:
         """Log what a reader needs to repeat the run. MMEngine's list asks compilers and imports torchvision for it."""
