@@ -31,6 +31,7 @@ class Omitted:
     """Stands where a file of OpenMMLab names a class or function of its own, which is neither imported nor called."""
 
     def __new__(cls, *_: Any, **__: Any) -> Omitted:
+        """Take any arguments and keep none."""
         return super().__new__(cls)
 
     def __init__(self, *_: Any, **__: Any) -> None:
