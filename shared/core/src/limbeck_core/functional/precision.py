@@ -28,3 +28,8 @@ def all_finite(values: Tensor) -> bool:
 def reads_at_once(tensor: Tensor) -> bool:
     """Tell whether a value of ``tensor`` can be read without waiting for a device or breaking a trace."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """Context in which products keep the precision of their inputs, whatever autocast surrounds the loss."""
+    return torch.autocast(tensor.device.type, enabled=False)
