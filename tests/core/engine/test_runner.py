@@ -348,9 +348,31 @@ def test_weights_to_start_from(tmp_path: Path, crashed: Path) -> None:
     assert lenient.load_checkpoint(str(tmp_path / "part.pth")).matched == ["fc.weight"]
 
 
+def test_which_file_a_run_goes_on_from(tmp_path: Path, crashed: Path) -> None:
+    def begun(folder: Path, load_from: Path | None) -> tuple[int, Any]:
+        ready = runner(folder, **MIDDLE, load_from=str(load_from) if load_from else None)
+        ready._train_loop = ready.build_train_loop(ready._train_loop)
+        ready.optim_wrapper = ready.build_optim_wrapper(ready.optim_wrapper)
+        ready.param_schedulers = ready.build_param_scheduler(ready.param_schedulers)
+        ready.load_or_resume()
+        return ready.iter, ready.model.student.fc.weight
+
+    here = tmp_path / "here"
+    shutil.copytree(crashed, here)
+    assert begun(here, None)[0] == 9
+    assert begun(here, here / "step_6.pth")[0] == 6  # chosen in its own folder
+    assert begun(here, crashed / "step_6.pth")[0] == 9  # its own newest comes before another run's
+    assert begun(tmp_path / "empty", crashed / "step_6.pth")[0] == 6
+    step, weight = begun(tmp_path / "empty", crashed / "best_confidence.pth")  # no run in it: a beginning
+    assert step == 0
+    assert torch.equal(
+        weight, torch.load(crashed / "best_confidence.pth", weights_only=True)["state_dict"]["fc.weight"]
+    )
+
+
 def test_a_file_of_weights_or_of_another_model_is_not_resumed_from(tmp_path: Path, crashed: Path) -> None:
     with pytest.raises(CheckpointError, match="holds weights only and no state of a run"):
-        runner(tmp_path / "a", load_from=str(crashed / "best_confidence.pth")).train()
+        runner(tmp_path / "a").resume(str(crashed / "best_confidence.pth"))
 
     class Wider(ToyDistiller):
         def __init__(self) -> None:
@@ -425,10 +447,14 @@ def test_teachers_that_predict_nothing_can_be_left_out(tmp_path: Path) -> None:
 
 def test_testing_takes_averages_from_the_checkpoint(tmp_path: Path) -> None:
     runner(tmp_path, length=2).train()
-    part = {"test_dataloader": {"dataset": {"type": Augmented, "samples": 9}, "batch_size": 4}, "test_cfg": {}}
+    part = {
+        "test_dataloader": {"dataset": {"type": Augmented, "samples": 9}, "batch_size": 4},
+        "test_cfg": {"type": ValLoop},
+    }
     part |= {"test_evaluator": {"type": Accuracy}, "resume": False, "load_from": str(tmp_path / "step_12.pth")}
     metrics = runner(tmp_path / "test", **part).test()
     last = read_checkpoint(tmp_path / "step_12.pth")["message_hub"]["scalars"]
+    assert set(metrics) == {name[4:] for name in last if name.startswith("val/") and not name.endswith("time")}
     for name, value in metrics.items():
         assert value == pytest.approx(float(last[f"val/{name}"]["values"][-1]), abs=0.02), name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from typing import Any
 
@@ -114,6 +115,18 @@ def test_samples_are_made_by_one_thread() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_the_wrapped_data_set_shows_through() -> None:
+    dataset = SeededDataset(Augmented(), seed=1)
+    dataset.pipeline = ["flip"]
+    assert dataset.dataset.pipeline == dataset.pipeline == ["flip"]
+    assert dataset.targets is dataset.dataset.targets
+    dataset.seed = 2
+    assert not hasattr(dataset.dataset, "seed")
+    with pytest.raises(AttributeError):
+        dataset.absent
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[3]["inputs"], dataset[3]["inputs"])
 
 
 def test_views_repeat() -> None:

@@ -220,19 +220,26 @@ def newest_checkpoint(folder: Path) -> Found | None:
     return None
 
 
-def seed_of(path: Path) -> int | None:
-    """Seed of the run that wrote a checkpoint; only the outline of the file is read, its tensors are not.
-
-    Returns:
-        The seed; ``None`` if the file cannot say.
-    """
+def _outline(path: Path) -> Mapping[str, Any]:
+    """A checkpoint without reading its tensors; empty if it cannot be read, which gets its sentence later."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        seed = content["meta"]["seed"]
     except Exception:
-        # an unreadable file gets its sentence when it is read for good
-        return None
+        return {}
+    return content if isinstance(content, Mapping) else {}
+
+
+def seed_of(path: Path) -> int | None:
+    """Seed of the run that wrote a checkpoint; ``None`` if the file cannot say."""
+    meta = _outline(path).get("meta")
+    seed = meta.get("seed") if isinstance(meta, Mapping) else None
     return seed if isinstance(seed, int) else None
+
+
+def is_training_checkpoint(path: Path) -> bool:
+    """Whether a file says of itself that a run can be resumed from it."""
+    ours = _outline(path).get("limbeck")
+    return isinstance(ours, Mapping) and ours.get("kind") == "training"
 
 
 # ---------------------------------------------------------------------- models

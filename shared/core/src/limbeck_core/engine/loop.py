@@ -22,7 +22,15 @@ from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
 
-from limbeck_core.engine.sampler import KeyedBatches, SeededDataset, build_dataloader, fetch, sample_seed
+from limbeck_core.engine.sampler import (
+    TRAIN,
+    VALIDATE,
+    KeyedBatches,
+    SeededDataset,
+    build_dataloader,
+    fetch,
+    sample_seed,
+)
 from limbeck_core.engine.state import (
     isolated,
     plan_accumulation,
@@ -32,8 +40,6 @@ from limbeck_core.engine.state import (
 )
 from limbeck_core.errors import ConfigError
 from limbeck_core.tap import unwrap
-
-_TRAIN, _VALIDATE = 3, 4  # purposes of seeds, beside those in sampler.py
 
 
 def _whole(value: Any, name: str, loop: str) -> int:
@@ -161,7 +167,7 @@ class TrainLoop(BaseLoop):
         else:
             # each rank has a stream of its own, whatever construction drew
             rank, _ = get_dist_info()
-            seed_generators(sample_seed(runner.seed, rank, 0, _TRAIN), accelerators=True)
+            seed_generators(sample_seed(runner.seed, rank, 0, TRAIN), accelerators=True)
         self._plan()
         if self._pending_validation:
             self._validate()
@@ -221,7 +227,7 @@ class TrainLoop(BaseLoop):
             runner.model.train()
 
     def _validate(self) -> None:
-        seed = sample_seed(self.runner.seed, self._iter, 0, _VALIDATE)
+        seed = sample_seed(self.runner.seed, self._iter, 0, VALIDATE)
         with isolated(seed):
             self.runner.val_loop.run()
         self._pending_validation = False

@@ -116,8 +116,9 @@ class Runner(MMRunner):
     Args:
         model: As in MMEngine, usually a config of a :class:`~limbeck_core.distiller.Distiller`.
         work_dir: Folder of logs and checkpoints.
-        resume: Go on from the newest whole checkpoint in ``work_dir``, or from ``load_from`` if that is given; start
-            anew if there is none yet.
+        resume: Go on from the newest whole checkpoint in ``work_dir``; start anew if there is none yet. A ``load_from``
+            that lies in ``work_dir`` is gone on from instead; one that lies elsewhere matters while ``work_dir`` is
+            empty: a training checkpoint is gone on from, other files give the weights to start with.
         load_from: File whose weights the student starts from; with ``partial = True`` in the config it may lack some.
         default_hooks: As in MMEngine. An entry without ``type`` changes options of the default,
             ``dict(checkpoint=dict(every_steps=500))``.
@@ -158,9 +159,11 @@ class Runner(MMRunner):
         """Seed of the run to go on with, known before the model is built: a teacher may be drawn from it."""
         if not kwargs.get("resume"):
             return None
-        if kwargs.get("load_from"):
-            return checkpoints.seed_of(Path(kwargs["load_from"]))
-        seeds = (checkpoints.seed_of(path) for path in checkpoints.candidates(work_dir))
+        given = Path(kwargs["load_from"]) if kwargs.get("load_from") else None
+        paths = checkpoints.candidates(work_dir)
+        if given is not None:
+            paths = [given] if _lies_in(given, work_dir) else [*paths, given]
+        seeds = (checkpoints.seed_of(path) for path in paths)
         return next((seed for seed in seeds if seed is not None), None)
 
     # ------------------------------------------------------------------ construction
@@ -223,8 +226,11 @@ class Runner(MMRunner):
         return super().build_val_loop({"type": ValLoop, **loop} if isinstance(loop, Mapping) else loop)
 
     def build_test_loop(self, loop: Any) -> Any:
-        """Build the test loop, ours by default."""
-        return super().build_test_loop({"type": TestLoop, **loop} if isinstance(loop, Mapping) else loop)
+        """Build the test loop, ours by default; options of a :class:`ValLoop` serve as well."""
+        if isinstance(loop, Mapping):
+            loop = {"type": TestLoop, **loop}
+            loop["type"] = TestLoop if loop["type"] is ValLoop else loop["type"]
+        return super().build_test_loop(loop)
 
     def dump_config(self) -> None:
         """Write the config into the work folder, as one file that runs again."""
@@ -474,6 +480,8 @@ class Runner(MMRunner):
         found = self._find()
         if found is None:
             self.logger.info(f"{self.work_dir} holds no checkpoint yet: the run starts from the beginning")
+            if self._load_from is not None:
+                self.load_checkpoint(self._load_from)
             return
         for complaint in found.complaints:
             self.logger.warning(f"{complaint}. Falling back to {found.path.name}.")
@@ -485,11 +493,7 @@ class Runner(MMRunner):
         found = None
         if is_main_process():
             try:
-                if self._load_from is not None:
-                    path = Path(self._load_from)
-                    found = checkpoints.Found(path, checkpoints.read_checkpoint(path), [])
-                else:
-                    found = checkpoints.newest_checkpoint(Path(self.work_dir))
+                found = self._file_to_resume()
                 answer = [str(found.path) if found else None, None]
             except CheckpointError as error:
                 answer = [None, str(error)]
@@ -500,6 +504,15 @@ class Runner(MMRunner):
         if answer[0] is None or found is not None:
             return found
         return checkpoints.Found(Path(answer[0]), checkpoints.read_checkpoint(Path(answer[0])), [])
+
+    def _file_to_resume(self) -> checkpoints.Found | None:
+        folder, given = Path(self.work_dir), Path(self._load_from) if self._load_from is not None else None
+        if given is not None and _lies_in(given, folder):
+            return checkpoints.Found(given, checkpoints.read_checkpoint(given), [])
+        found = checkpoints.newest_checkpoint(folder)
+        if found is None and given is not None and checkpoints.is_training_checkpoint(given):
+            return checkpoints.Found(given, checkpoints.read_checkpoint(given), [])
+        return found
 
     def resume(self, filename: str, **_: Any) -> None:
         """Go on from a training checkpoint; every part of it must fit.
@@ -610,6 +623,10 @@ class Runner(MMRunner):
                 source = checkpoints.student_of(model).get_submodule(teacher.follows)
                 teacher.model.load_state_dict(source.state_dict())
         return report
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().parent == folder.resolve()
 
 
 def _has_accelerator() -> bool:

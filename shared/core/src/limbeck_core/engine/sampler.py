@@ -37,8 +37,8 @@ from torch.utils.data import (
 from limbeck_core.engine.state import isolated, seed_generators
 from limbeck_core.errors import ConfigError, ShapeError, closest
 
-_ORDER, _COLLATE = 1, 2  # what a seed is for, so that an order and a sample never share one
-_SAMPLE = 0
+# What a seed is for, so that unlike things never share one.
+SAMPLE, ORDER, COLLATE, TRAIN, VALIDATE = range(5)
 _LOADER_OPTIONS = (
     "num_workers",
     "persistent_workers",
@@ -67,7 +67,7 @@ class Key(NamedTuple):
     epoch: int
 
 
-def sample_seed(seed: int, epoch: int, index: int, purpose: int = _SAMPLE) -> int:
+def sample_seed(seed: int, epoch: int, index: int, purpose: int = SAMPLE) -> int:
     """Return the seed of one sample: the same on every machine, in every process and version of Python.
 
     Args:
@@ -128,7 +128,7 @@ class EpochSampler(Sampler[int]):
         """Return the whole order of the epoch, before it is shared out."""
         if not self.shuffle:
             return list(range(self.total))
-        generator = torch.Generator().manual_seed(sample_seed(self.seed, self.epoch, 0, _ORDER))
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, self.epoch, 0, ORDER))
         return torch.randperm(self.total, generator=generator).tolist()
 
     def __iter__(self) -> Iterator[int]:
@@ -221,7 +221,7 @@ class KeyedBatches(Sampler[list[Key]]):
             self.sampler.seed = seed
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch, order_seed = self.epoch, sample_seed(self.seed, self.epoch, 1, _ORDER)
+        epoch, order_seed = self.epoch, sample_seed(self.seed, self.epoch, 1, ORDER)
         with isolated(order_seed):
             for part in (self.batches, self.sampler):
                 if hasattr(part, "set_epoch"):
@@ -285,7 +285,8 @@ class SeededDataset(Dataset[Any]):
 
     Before ``dataset[index]`` the generators of Python, NumPy and PyTorch are seeded from (seed, epoch, index); what was
     in them before comes back afterwards. A data set with generators of its own (MONAI transforms, albumentations)
-    offers ``reseed(seed)``, which is called first. Attributes are those of the wrapped data set.
+    offers ``reseed(seed)``, which is called first. Other attributes are those of the wrapped data set, to read and to
+    set.
 
     Args:
         dataset: The user's data set, one with ``__getitem__`` and ``__len__``.
@@ -309,6 +310,11 @@ class SeededDataset(Dataset[Any]):
         self.dataset = dataset
         self.seed = seed
         self.views = views
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # hooks of OpenMMLab exchange the pipeline of the loader's data set between epochs
+        own = name in ("dataset", "seed", "views") or "dataset" not in self.__dict__
+        object.__setattr__(self if own else self.dataset, name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name == "dataset" or name.startswith("__"):
@@ -395,7 +401,7 @@ class KeyedCollate:
         keys: Sequence[Key] = samples.keys  # type: ignore[attr-defined]  # the data set gave Samples
         first = keys[0]
         with _keeping_generators(), _one_thread():
-            seed_generators(sample_seed(self.seed, first.epoch, first.sample, _COLLATE))
+            seed_generators(sample_seed(self.seed, first.epoch, first.sample, COLLATE))
             batch = self.collate(samples)
         if isinstance(batch, MutableMapping) and "ids" not in batch:
             batch["ids"] = torch.tensor([key.sample for key in keys], dtype=torch.int64)
@@ -455,7 +461,7 @@ def build_dataloader(config: Mapping[str, Any] | DataLoader[Any], *, seed: int, 
         batch_sampler=KeyedBatches(batches, seed),
         collate_fn=KeyedCollate(_resolved(config.get("collate_fn")) or stack, seed),
         # a loader draws a number when it starts; with its own generator it does not draw it from the run's
-        generator=torch.Generator().manual_seed(sample_seed(seed, 0, 2, _ORDER)),
+        generator=torch.Generator().manual_seed(sample_seed(seed, 0, 2, ORDER)),
         **options,
     )
 
