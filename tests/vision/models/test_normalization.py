@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from limbeck_core import Distiller, FrozenTeacher, Match
 from limbeck_core.errors import MatchError, ShapeError
+from limbeck_core.inspect import diagnose
+from limbeck_core.losses import KLDivergenceLoss
+from limbeck_core.weights import load_weights
 from limbeck_vision import models
 from limbeck_vision.models import ImageCall, Normalization, Normalize, NormalizedModel, normalize
 from limbeck_vision.models.normalization import normalization_of
@@ -105,6 +110,38 @@ def test_call_gives_each_model_its_own_normalisation() -> None:
     torch.testing.assert_close(call.capture(holder, batch, "inputs"), teacher(images / 2))
     torch.testing.assert_close(call.predict(student, batch, "inputs"), student((images - 0.5) / 0.25))
     assert batch["inputs"] is images
+
+
+def distiller(student: nn.Module, teacher: nn.Module, call: ImageCall | None) -> Distiller:
+    matches = {"kd": Match(KLDivergenceLoss(), "fc", "fc")}
+    return Distiller(student, FrozenTeacher(teacher), matches, task_loss=nn.CrossEntropyLoss(), call=call)
+
+
+def test_in_a_distiller() -> None:
+    student, teacher = Spy(GREY), Spy(Normalization((0.0,), (2.0,)))
+    images = torch.rand(2, 1, 4, 4)
+    losses = distiller(student, teacher, ImageCall())(images, torch.tensor([0, 2]))
+    assert set(losses) == {"loss/task", "loss/kd"}
+    torch.testing.assert_close(student.got, (images - 0.5) / 0.25)
+    torch.testing.assert_close(teacher.got, images / 2)
+
+
+@pytest.mark.parametrize("call", [ImageCall(), None])
+def test_doctor_sees_whether_someone_normalises(call: ImageCall | None) -> None:
+    """Two models with unlike statistics on one view: an error, unless the call gives each its own."""
+    batches = [{"inputs": torch.rand(6, 1, 4, 4), "targets": torch.arange(6) % 3} for _ in range(2)]
+    found = diagnose(distiller(Spy(GREY), Spy(Normalization((0.9,), (0.3,))), call), batches)
+    sentences = [str(finding) for finding in found if "trained" in str(finding)]
+    assert bool(sentences) == (call is None), sentences
+
+
+def test_bare_checkpoint_fits_inside_the_wrapper(tmp_path: Path) -> None:
+    """Load first, then wrap; and a wrapped model's own file loads into the bare one."""
+    bare = models.resnet8()
+    torch.save(NormalizedModel(bare).state_dict(), tmp_path / "wrapped.pth")
+    other = models.resnet8()
+    assert not load_weights(other, tmp_path / "wrapped.pth").unexpected
+    torch.testing.assert_close(other.fc.weight, bare.fc.weight, rtol=0, atol=0)
 
 
 def test_call_says_which_view_is_missing() -> None:

@@ -196,10 +196,13 @@ def _best_relabelling(guesses: Tensor, truth: Tensor, classes: int) -> float:
 
 def _look_at_inputs(distiller: Distiller, batch: Batch) -> Iterator[Finding]:
     """Hold what reaches each model against the normalisation it says it was trained with."""
-    models: dict[str, tuple[nn.Module, str]] = {"student": (distiller.student, distiller.student_view)}
+    models: dict[str, tuple[nn.Module, str, bool]] = {}
+    student = distiller.student
+    models["student"] = student, distiller.student_view, _normalizes_itself(student, distiller.call)
     for name, teacher in distiller.teachers.items():
-        models[f"teacher {name!r}"] = (teacher.model, distiller.view_of(name))
-    for subject, (model, view) in models.items():
+        inside = _normalizes_itself(teacher.model, distiller.call_of(name))
+        models[f"teacher {name!r}"] = teacher.model, distiller.view_of(name), inside
+    for subject, (model, view, inside) in models.items():
         wanted, inputs = normalization_of(model), batch.get(view)
         if wanted is None or not (isinstance(inputs, Tensor) and inputs.ndim == 4):
             continue
@@ -208,7 +211,6 @@ def _look_at_inputs(distiller: Distiller, batch: Batch) -> Iterator[Finding]:
             continue
         arrived = inputs.detach().float().mean((0, 2, 3)).cpu()
         raw = float(inputs.min()) >= 0.0 and float(inputs.max()) <= 1.0
-        inside = _normalizes_itself(model)
         numbers = f"mean {_rounded(arrived)}, declared mean {_rounded(mean)}"
         if inside and not raw:
             yield Finding(
@@ -224,11 +226,9 @@ def _look_at_inputs(distiller: Distiller, batch: Batch) -> Iterator[Finding]:
                 f"it was trained on normalised images, but what arrives lies in [0, 1] ({numbers}): wrap the model so "
                 "that it normalises its own input, or normalise in the pipeline",
             )
-    declared = {subject: normalization_of(model) for subject, (model, _) in models.items()}
+    declared = {subject: normalization_of(model) for subject, (model, _, _) in models.items()}
     outside = {
-        subject: values
-        for subject, values in declared.items()
-        if values is not None and not _normalizes_itself(models[subject][0])
+        subject: values for subject, values in declared.items() if values is not None and not models[subject][2]
     }
     views = {models[subject][1] for subject in outside}
     if len(outside) > 1 and len(views) == 1 and len({tuple(map(tuple, values)) for values in outside.values()}) > 1:
@@ -256,8 +256,9 @@ def _rounded(values: Tensor) -> list[float]:
     return [round(value, 3) for value in values.tolist()]
 
 
-def _normalizes_itself(model: nn.Module) -> bool:
-    return bool(getattr(unwrap(model), "normalizes_input", False))
+def _normalizes_itself(model: nn.Module, call: Any) -> bool:
+    """Whether the model, or the way it is called, applies the declared normalisation."""
+    return bool(getattr(unwrap(model), "normalizes_input", False) or getattr(call, "normalizes_input", False))
 
 
 # ---------------------------------------------------------------------- taps, shapes, losses
