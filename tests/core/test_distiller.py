@@ -309,6 +309,11 @@ class TestWeights:
             values.append(float(distiller(x, y)["loss/kd"]))
         assert values[1] == pytest.approx(values[0] / 2)
 
+    def test_task_weight(self) -> None:
+        x, y = data()
+        distiller = make(task_weight=0.1).eval()
+        torch.testing.assert_close(distiller(x, y)["loss/task"], 0.1 * cross_entropy(distiller.student(x), y))
+
     def test_teacher_rests_when_nothing_weighs(self) -> None:
         distiller = make(matches={"kd": kd(0.0)})
         calls = []

@@ -17,7 +17,7 @@ from limbeck_core.calls import Call, TensorCall
 from limbeck_core.checks import explain_non_finite
 from limbeck_core.errors import LimbeckError, MatchError, NonFiniteError, TapError, closest
 from limbeck_core.match import Match
-from limbeck_core.schedules import Progress
+from limbeck_core.schedules import Constant, Progress, Schedule, as_schedule
 from limbeck_core.tap import Recorder, Tap, as_tap, leaves, read_batch, resolve, shape_of
 from limbeck_core.teacher import Teacher, as_teacher, teacher_recorder
 
@@ -68,6 +68,7 @@ class Distiller(BaseModel):
         matches: What to compare, by name (a valid Python name); names appear in the log as ``loss/<name>``.
         task_loss: Loss of the student's output against ``targets``; leave it out for a model that brings its own
             (OpenMMLab, transformers) or for training without labels.
+        task_weight: Factor of the student's own losses in the total: a number, or a schedule over the run.
         student_view: Field of the batch that the student takes.
         teacher_view: Field of the batch that teachers take; a mapping from teacher name to field for several.
         call: How to call the student, and the teachers unless ``teacher_call`` says otherwise (default: one tensor in).
@@ -98,6 +99,7 @@ class Distiller(BaseModel):
         matches: Mapping[str, Match | Mapping[str, Any]] | None = None,
         *,
         task_loss: nn.Module | Mapping[str, Any] | None = None,
+        task_weight: float | Schedule | Mapping[str, Any] = 1.0,
         student_view: str = "inputs",
         teacher_view: str | Mapping[str, str] = "inputs",
         call: Call | Mapping[str, Any] | None = None,
@@ -109,6 +111,7 @@ class Distiller(BaseModel):
         super().__init__(data_preprocessor=data_preprocessor)
         self.student: nn.Module = build(student)
         self.task_loss: nn.Module | None = build(task_loss)
+        self.task_weight: Schedule = as_schedule(build(task_weight))
         self.matches = nn.ModuleDict({name: self._named_match(name, m) for name, m in (matches or {}).items()})
         self.taps = {name: as_tap(build(t) if isinstance(t, Mapping) else t) for name, t in (taps or {}).items()}
         self.call: Call = build(call) or TensorCall()
@@ -367,7 +370,7 @@ class Distiller(BaseModel):
         self._raise_pending()
         self._batch = batch
         try:
-            losses = self._run_student(batch)
+            losses = self._weigh_own(self._run_student(batch))
             weights = {name: match.scale(self.progress) for name, match in self._named_matches()}
             self._run_teachers(batch, weights)
             ours = self.compute_losses(batch, weights)
@@ -388,6 +391,13 @@ class Distiller(BaseModel):
         recorder.refresh(self.student)
         with recorder.recording():
             return self.call.loss(self.student, batch, self.student_view, self.task_loss)
+
+    def _weigh_own(self, losses: dict[str, Any]) -> dict[str, Any]:
+        """Multiply the student's own losses by ``task_weight``; what it logs besides stays as it is."""
+        if self.task_weight == Constant(1.0):
+            return losses
+        weight = self.task_weight(self.progress or Progress(step=0))
+        return {name: value * weight if "loss" in name else value for name, value in losses.items()}
 
     def _run_teachers(self, batch: Mapping[str, Any], weights: Mapping[str, float]) -> None:
         """Run every teacher that an active match reads; one whose matches all weigh nothing rests."""
