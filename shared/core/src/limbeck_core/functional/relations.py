@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, smooth_l1_loss
+from torch.nn.functional import log_softmax, mse_loss, smooth_l1_loss
 
 from limbeck_core.checks import (
     check_finite,
@@ -39,6 +39,7 @@ _PKT_EPSILON = 1e-7  # PKT, inside both logarithms
 _SMALLEST_NORM = 1e-12  # shorter vectors have no direction
 _SMALLEST_SQUARED_DISTANCE = 1e-12  # RKD, under the root
 _COINCIDENT = 1e-12  # squared distance, in units of the batch's spread, below which two samples are one
+_ENTRIES_PER_CHUNK = 2**18  # of a map between tokens, on a CPU: 1 MB in float32
 
 _LossT = TypeVar("_LossT", bound=Callable[..., Tensor])
 
@@ -197,7 +198,7 @@ def similarity_preserving_loss(
         return _no_relations(student, reduction)
     with without_autocast(student):
         difference = _unit(_gram(student)) - _unit(_gram(teacher))
-        loss = reduce_loss(difference.square().mean(1), reduction)
+        loss = _reduce_rows(difference.square(), reduction)
     check_finite(loss, student_features=student_features, teacher_features=teacher_features)
     return loss
 
@@ -240,7 +241,7 @@ def probabilistic_transfer_loss(
     with without_autocast(student):
         p_student, p_teacher = _neighbours(student), _neighbours(teacher)
         log_ratio = (p_teacher + _PKT_EPSILON).log() - (p_student + _PKT_EPSILON).log()
-        loss = reduce_loss((p_teacher * log_ratio).mean(1), reduction)
+        loss = _reduce_rows(p_teacher * log_ratio, reduction)
     check_finite(loss, student_embeddings=student_embeddings, teacher_embeddings=teacher_embeddings)
     return loss
 
@@ -357,7 +358,7 @@ def self_attention_relation_loss(
     inputs = _check_states(student_states, teacher_states, student_keys, teacher_keys)
     check_relation_heads(relation_heads)
     check_reduction(reduction)
-    dropped = None if mask is None else _dropped(mask, student_states)
+    dropped = None if mask is None else _dropped(mask, student_states.shape[0], student_states.shape[1])
     with without_autocast(student_states):
         student, student_second = _relation_factors(student_states, student_keys, relation_heads, dropped, "student")
         with torch.no_grad():
@@ -410,7 +411,10 @@ def attention_mse_loss(
     _check_attention(student_attention, teacher_attention)
     check_reduction(reduction)
     student, teacher = at_least_float32(student_attention), at_least_float32(teacher_attention.detach())
-    dropped = None if mask is None else _dropped_pairs(mask, student)
+    dropped = None
+    if mask is not None:
+        dropped = _pairs(_dropped(mask, student.shape[0], student.shape[-1]))
+        dropped = dropped if student.ndim == 4 else dropped.squeeze(1)
     loss = _mean_square(student, teacher, dropped, reduction)
     if not reads_at_once(loss) or not all_finite(loss):
         # equal scores differ by nothing, infinite ones too; on an accelerator nobody can look whether there are any
@@ -461,21 +465,10 @@ def attention_cross_entropy_loss(
     _check_attention(student_attention, teacher_attention)
     check_reduction(reduction)
     student, teacher = at_least_float32(student_attention), at_least_float32(teacher_attention.detach())
-    queries = None
-    if mask is not None:
-        valid = _token_mask(mask, student)
-        # minus infinity at every key would leave a softmax of nothing
-        lowest = torch.finfo(student.dtype).min
-        dropped = ~_between_heads(valid.unsqueeze(1), student.ndim)
-        student, teacher = student.masked_fill(dropped, lowest), teacher.masked_fill(dropped, lowest)
-        padding = ~_between_heads(valid.unsqueeze(2), student.ndim)
-        student, teacher = student.masked_fill(padding, 0.0), teacher.masked_fill(padding, 0.0)
-        queries = _between_heads(valid, student.ndim - 1).expand(student.shape[:-1])
-    log_student, p_teacher = log_softmax(student, dim=-1), teacher.softmax(-1)
-    loss = reduce_loss(-(p_teacher * log_student).sum(-1), reduction, mask=queries)
-    if not reads_at_once(loss) or not all_finite(loss):
-        costs = p_teacher * log_student.masked_fill(p_teacher == 0, 0.0)
-        loss = reduce_loss(-costs.sum(-1), reduction, mask=queries)
+    dropped = None if mask is None else _dropped(mask, student.shape[0], student.shape[-1])
+    rows: Tensor = _AttentionCrossEntropy.apply(_with_heads(student), _with_heads(teacher), dropped)
+    queries = None if dropped is None else (~dropped).unsqueeze(1).expand(rows.shape).reshape(student.shape[:-1])
+    loss = reduce_loss(rows.reshape(student.shape[:-1]), reduction, mask=queries)
     check_finite(loss, student_attention=student_attention, teacher_attention=teacher_attention)
     return loss
 
@@ -536,6 +529,11 @@ def _no_relations(student: Tensor, reduction: Reduction) -> Tensor:
         )
     # a fill, not a product: zero times NaN is NaN
     return reduce_loss(student.masked_fill(torch.ones_like(student, dtype=torch.bool), 0.0).sum(1), reduction)
+
+
+def _reduce_rows(relations: Tensor, reduction: Reduction) -> Tensor:
+    """Reduce the means over each sample's relations; their mean is that of all relations, in one pass."""
+    return relations.mean() if reduction == "mean" else reduce_loss(relations.mean(1), reduction)
 
 
 def _relational_loss(
@@ -626,7 +624,7 @@ def _mean_angle_difference(of_student: Tensor, of_teacher: Tensor) -> Tensor:
 def _neighbours(x: Tensor) -> Tensor:
     """Probability that sample i picks sample j as its neighbour."""
     # rounding takes the cosine of opposite vectors below -1
-    similarity = ((_gram(_unit(x)) + 1) / 2).clamp(min=0)
+    similarity = (_gram(_unit(x)) + 1).relu()
     return similarity / similarity.sum(1, keepdim=True)
 
 
@@ -699,31 +697,28 @@ class _RelationDivergence(torch.autograd.Function):
     def forward(
         ctx: Any,
         student: Tensor,
-        student_second: Tensor | None,
+        student_keys: Tensor | None,
         teacher: Tensor,
-        teacher_second: Tensor | None,
+        teacher_keys: Tensor | None,
         dropped: Tensor | None,
     ) -> Tensor:
-        heads, tokens, width = student.shape[1:]
-        log_student = _log_relations(student, student_second, dropped)
-        log_teacher = _log_relations(teacher, teacher_second, dropped)
-        p_teacher = log_teacher.exp()
-        rows = log_teacher.sub_(log_student).mul_(p_teacher).sum(-1)
-        if dropped is None:
-            weight = student.new_full((student.shape[0], 1, 1), 1 / (heads * max(tokens, 1)))
-        else:
-            kept = ~dropped
-            weight = (kept / (heads * kept.sum(1, keepdim=True).clamp(min=1))).to(student.dtype).unsqueeze(1)
-        slope = log_student.exp_().sub_(p_teacher).mul_((weight / math.sqrt(width)).unsqueeze(-1))
-        other = student if student_second is None else student_second
-        of_first = slope @ other
-        of_second = slope.transpose(-1, -2) @ student
-        if student_second is None:
-            of_first += of_second
-            ctx.save_for_backward(of_first)
-        else:
-            ctx.save_for_backward(of_first, of_second)
-        return (rows * weight).sum((1, 2))
+        values = student.new_zeros(student.shape[0])
+        of_states = torch.zeros_like(student)
+        of_keys = None if student_keys is None else torch.zeros_like(student)
+        for chunk, length in _chunks(student.shape[0], student.shape[1], student.shape[2], dropped, values):
+            here = (chunk, slice(None), slice(0, length))
+            states = student[here]
+            keys = states if student_keys is None else student_keys[here]
+            second = teacher[here] if teacher_keys is None else teacher_keys[here]
+            hidden = None if dropped is None else dropped[chunk, :length]
+            values[chunk], slope = _relation_divergence(states, keys, teacher[here], second, hidden)
+            if of_keys is None:
+                of_states[here] = (slope + slope.transpose(-1, -2)) @ states
+            else:
+                of_states[here] = slope @ keys
+                of_keys[here] = slope.transpose(-1, -2) @ states
+        ctx.save_for_backward(of_states, of_keys)
+        return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -731,17 +726,53 @@ class _RelationDivergence(torch.autograd.Function):
             raise LimbeckError(
                 "self_attention_relation_loss cannot be differentiated twice: call backward without create_graph=True"
             )
-        parts = [part * gradient[:, None, None, None] for part in ctx.saved_tensors]
-        return parts[0], parts[1] if len(parts) > 1 else None, None, None, None
+        of_states, of_keys = ctx.saved_tensors
+        outer = gradient[:, None, None, None]
+        return of_states * outer, None if of_keys is None else of_keys * outer, None, None, None
 
 
-def _log_relations(first: Tensor, second: Tensor | None, dropped: Tensor | None) -> Tensor:
-    other = first if second is None else second
-    scores = (first / math.sqrt(first.shape[-1])) @ other.transpose(-1, -2)
-    if dropped is not None:
-        # the lowest number instead of minus infinity: a sequence without tokens would give NaN
-        scores.masked_fill_(dropped[:, None, None, :], torch.finfo(scores.dtype).min)
-    return log_softmax(scores, dim=-1)
+def _relation_divergence(
+    states: Tensor, keys: Tensor, teacher_states: Tensor, teacher_keys: Tensor, dropped: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Divergence per sequence and its slope by the products of states and keys."""
+    heads, tokens, width = states.shape[1:]
+    student, teacher = _relations(states, keys, dropped), _relations(teacher_states, teacher_keys, dropped)
+    log_student, p_teacher = log_softmax(student, dim=-1), teacher.softmax(-1)
+    rows = torch.linalg.vecdot(p_teacher, log_softmax(teacher, dim=-1).sub_(log_student))
+    if dropped is None:
+        weight = states.new_full((states.shape[0], 1, 1), 1 / (heads * max(tokens, 1)))
+    else:
+        kept = ~dropped
+        weight = (kept / (heads * kept.sum(1, keepdim=True).clamp(min=1))).to(states.dtype).unsqueeze(1)
+    # not exp(log_student): where that underflows, exp takes six times as long on a CPU
+    slope = student.softmax(-1).sub_(p_teacher).mul_((weight / math.sqrt(width)).unsqueeze(-1))
+    return (rows * weight).sum((1, 2)), slope
+
+
+def _relations(states: Tensor, keys: Tensor, dropped: Tensor | None) -> Tensor:
+    scores = (states / math.sqrt(states.shape[-1])) @ keys.transpose(-1, -2)
+    # the lowest number instead of minus infinity: a sequence without tokens would give NaN
+    return scores if dropped is None else scores.masked_fill_(dropped[:, None, None], torch.finfo(scores.dtype).min)
+
+
+def _chunks(count: int, heads: int, tokens: int, dropped: Tensor | None, like: Tensor) -> Iterator[tuple[slice, int]]:
+    """Split sequences into chunks; yield each with the number of tokens before which all that count stand.
+
+    On a CPU maps that fit into its cache take half the time, and padding at the end need not be computed. Elsewhere,
+    and while tracing, all sequences are one chunk of full length.
+    """
+    if not reads_at_once(like):
+        yield slice(0, count), tokens
+        return
+    size = max(1, _ENTRIES_PER_CHUNK // max(heads * tokens * tokens, 1))
+    for start in range(0, count, size):
+        chunk = slice(start, min(start + size, count))
+        if dropped is None:
+            yield chunk, tokens
+            continue
+        kept = (~dropped[chunk]).any(0).nonzero()
+        if len(kept):
+            yield chunk, int(kept[-1]) + 1
 
 
 def _check_attention(student_attention: Tensor, teacher_attention: Tensor) -> None:
@@ -761,32 +792,62 @@ def _check_attention(student_attention: Tensor, teacher_attention: Tensor) -> No
     )
 
 
-def _token_mask(mask: Tensor, values: Tensor) -> Tensor:
-    """The mask as booleans (N, L), after checking its shape against attention (N, ..., L, L) or states (N, L, D)."""
-    expected = (values.shape[0], values.shape[1] if values.ndim == 3 else values.shape[-1])
-    if mask.shape != expected:
-        raise ShapeError(f"mask must have one entry per token, shape {tuple(expected)}, got {tuple(mask.shape)}")
-    return mask != 0
+def _dropped(mask: Tensor, count: int, tokens: int) -> Tensor:
+    """Tokens that do not count, as booleans (N, L)."""
+    if mask.shape != (count, tokens):
+        raise ShapeError(f"mask must have one entry per token, shape {(count, tokens)}, got {tuple(mask.shape)}")
+    return mask == 0
 
 
-def _dropped(mask: Tensor, states: Tensor) -> Tensor:
-    return ~_token_mask(mask, states)
+def _with_heads(attention: Tensor) -> Tensor:
+    return attention if attention.ndim == 4 else attention.unsqueeze(1)
 
 
-def _between_heads(values: Tensor, ndim: int) -> Tensor:
-    """Put an axis for the heads behind the samples, if there is one to put."""
-    return values.unsqueeze(1) if values.ndim < ndim else values
+class _AttentionCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of two softmaxes along the last axis of (N, H, L, L), in fewer passes than composed of both."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, dropped: Tensor | None) -> Tensor:
+        rows = student.new_zeros(student.shape[:-1])
+        slope = torch.zeros_like(student)
+        for chunk, length in _chunks(student.shape[0], student.shape[1], student.shape[2], dropped, rows):
+            here = (chunk, slice(None), slice(0, length), slice(0, length))
+            hidden = None if dropped is None else dropped[chunk, :length]
+            within, p_teacher = _within(student[here], hidden), _within(teacher[here], hidden).softmax(-1)
+            log_student = log_softmax(within, dim=-1)
+            values = torch.linalg.vecdot(p_teacher, log_student)
+            if not reads_at_once(values) or not all_finite(values):
+                values = torch.linalg.vecdot(p_teacher, log_student.masked_fill(p_teacher == 0, 0.0))
+            rows[here[:-1]] = -values
+            # not exp(log_student): where that underflows, exp takes six times as long on a CPU
+            slope[here] = within.softmax(-1).sub_(p_teacher)
+        ctx.save_for_backward(student, teacher, dropped, slope)
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        student, teacher, dropped, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative needs the slope as a function of the student
+            slope = _within(student, dropped).softmax(-1) - _within(teacher, dropped).softmax(-1)
+        return slope * gradient.unsqueeze(-1), None, None
 
 
-def _dropped_pairs(mask: Tensor, attention: Tensor) -> Tensor:
-    """Pairs of which a token is dropped, shape (N, L, L) or (N, 1, L, L)."""
-    valid = _token_mask(mask, attention)
-    return _between_heads(~(valid.unsqueeze(2) & valid.unsqueeze(1)), attention.ndim)
+def _within(scores: Tensor, dropped: Tensor | None) -> Tensor:
+    """Scores that a softmax over the last axis will see, where some tokens are dropped."""
+    # the lowest number instead of minus infinity: it leaves a softmax to a row without keys
+    return scores if dropped is None else torch.where(_pairs(dropped), torch.finfo(scores.dtype).min, scores)
+
+
+def _pairs(dropped: Tensor) -> Tensor:
+    """Pairs of which a token is dropped, shape (N, 1, L, L)."""
+    return (dropped.unsqueeze(2) | dropped.unsqueeze(1)).unsqueeze(1)
 
 
 def _mean_square(
     student: Tensor, teacher: Tensor, dropped: Tensor | None, reduction: Reduction, *, equal: Tensor | None = None
 ) -> Tensor:
+    if reduction == "mean" and dropped is None and equal is None and student.numel():
+        return mse_loss(student, teacher)  # one pass instead of three
     difference = student - teacher
     if equal is not None:
         difference = difference.masked_fill(equal, 0.0)
@@ -795,7 +856,7 @@ def _mean_square(
     if reduction == "none":
         return difference.square()
     flat = difference.flatten()
-    total: Tensor = torch.linalg.vecdot(flat, flat)  # one pass, where square and sum are two
+    total: Tensor = torch.linalg.vecdot(flat, flat)
     if reduction == "sum":
         return total
     if dropped is None:
