@@ -26,7 +26,7 @@ LAYERS = (
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-BESIDE = {"conformance": {"errors", "checks", "functional", "losses", "adapters", "conformance"}}
+BESIDE = {"conformance": {"errors", "checks", "functional", "losses", "adapters", "schedules", "conformance"}}
 GROUND = ("errors", "checks", "functional", "losses")
 
 

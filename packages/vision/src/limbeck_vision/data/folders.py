@@ -44,17 +44,22 @@ class _ImageFiles(ImageDataset):
         problems = []
         for path in self.paths:
             try:
-                _decode(path)
+                read_image(path)
             except DataError as error:
                 problems.append(str(error))
         return problems
 
     def image(self, position: int) -> Tensor:
         """Return one image before the transform, float ``(3, H, W)`` in [0, 1]."""
-        return _decode(self.paths[position])
+        return read_image(self.paths[position])
 
 
-def _decode(path: Path) -> Tensor:
+def read_image(path: Path) -> Tensor:
+    """Decode an image file into a float tensor ``(3, H, W)`` in [0, 1].
+
+    Raises:
+        DataError: if the file is missing or damaged, with its path.
+    """
     try:
         with Image.open(path) as image:
             pixels: Tensor = pil_to_tensor(image.convert("RGB"))

@@ -120,6 +120,11 @@ def resnet8(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORM
     return _thin(8, num_classes, normalization)
 
 
+def resnet8_quarter(num_classes: int = 10, *, normalization: Statistics = None) -> ResNet:
+    """ResNet-8 of three stages with 4, 8 and 16 channels: small enough to learn from a teacher on 8x8 digits."""
+    return _thin(8, num_classes, normalization, stem=4, width=4)
+
+
 def resnet14(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> ResNet:
     """ResNet-14 of three stages with 16, 32 and 64 channels."""
     return _thin(14, num_classes, normalization)

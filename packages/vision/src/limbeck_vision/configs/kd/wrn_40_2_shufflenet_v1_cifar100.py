@@ -1,0 +1,36 @@
+# KD from WRN-40-2 to ShuffleNetV1 on CIFAR-100, recipe of the CRD and DKD tables.
+# The tables' figures and ours: metafile.yml beside this file. DATA holds cifar-100-python/.
+#   limbeck train vision/plain/wrn_40_2_cifar100 --data-root DATA      (the teacher, once)
+#   limbeck train vision/kd/wrn_40_2_shufflenet_v1_cifar100 --data-root DATA \
+#       --cfg-options model.teacher.checkpoint=work_dirs/wrn_40_2_cifar100/student.pth
+#   limbeck test vision/kd/wrn_40_2_shufflenet_v1_cifar100 --data-root DATA \
+#       --checkpoint work_dirs/wrn_40_2_shufflenet_v1_cifar100/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+from torch.optim import SGD
+
+from limbeck_core import Distiller, Match, pretrained
+from limbeck_core.losses import KLDivergenceLoss
+from limbeck_vision.models import ImageCall, shufflenet_v1, wrn_40_2
+
+with read_base():
+    from .._base_.cifar100 import *
+    from .._base_.epochs_240 import *
+
+model = dict(
+    type=Distiller,
+    student=dict(type=shufflenet_v1, num_classes=100),
+    teacher=dict(
+        type=pretrained,
+        model=dict(type=wrn_40_2, num_classes=100),
+        checkpoint="work_dirs/wrn_40_2_cifar100/student.pth",
+    ),
+    call=dict(type=ImageCall),  # each model normalises the images for itself
+    task_loss=dict(type=CrossEntropyLoss),
+    task_weight=0.1,
+    matches=dict(
+        kd=dict(type=Match, loss=dict(type=KLDivergenceLoss, temperature=4.0), student="fc", teacher="fc", weight=0.9),
+    ),
+)
+
+optim_wrapper.update(optimizer=dict(type=SGD, lr=0.01, momentum=0.9, weight_decay=5e-4))  # light models diverge at 0.05

@@ -1,0 +1,21 @@
+# WRN-16-2 on CIFAR-100 by cross-entropy alone: a teacher, or a student's control.
+# Recipe of the CRD and DKD tables. DATA holds cifar-100-python/.
+#   limbeck train vision/plain/wrn_16_2_cifar100 --data-root DATA
+#   limbeck test vision/plain/wrn_16_2_cifar100 --data-root DATA \
+#       --checkpoint work_dirs/wrn_16_2_cifar100/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+
+from limbeck_core import Distiller
+from limbeck_vision.models import ImageCall, wrn_16_2
+
+with read_base():
+    from .._base_.cifar100 import *
+    from .._base_.epochs_240 import *
+
+model = dict(
+    type=Distiller,
+    student=dict(type=wrn_16_2, num_classes=100),
+    call=dict(type=ImageCall),
+    task_loss=dict(type=CrossEntropyLoss),
+)

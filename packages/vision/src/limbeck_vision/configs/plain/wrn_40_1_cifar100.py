@@ -1,0 +1,21 @@
+# WRN-40-1 on CIFAR-100 by cross-entropy alone: a teacher, or a student's control.
+# Recipe of the CRD and DKD tables. DATA holds cifar-100-python/.
+#   limbeck train vision/plain/wrn_40_1_cifar100 --data-root DATA
+#   limbeck test vision/plain/wrn_40_1_cifar100 --data-root DATA \
+#       --checkpoint work_dirs/wrn_40_1_cifar100/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+
+from limbeck_core import Distiller
+from limbeck_vision.models import ImageCall, wrn_40_1
+
+with read_base():
+    from .._base_.cifar100 import *
+    from .._base_.epochs_240 import *
+
+model = dict(
+    type=Distiller,
+    student=dict(type=wrn_40_1, num_classes=100),
+    call=dict(type=ImageCall),
+    task_loss=dict(type=CrossEntropyLoss),
+)
