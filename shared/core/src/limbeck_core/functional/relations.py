@@ -742,8 +742,8 @@ def _relation_divergence(
     if dropped is None:
         weight = states.new_full((states.shape[0], 1, 1), 1 / (heads * max(tokens, 1)))
     else:
-        kept = ~dropped
-        weight = (kept / (heads * kept.sum(1, keepdim=True).clamp(min=1))).to(states.dtype).unsqueeze(1)
+        kept = (~dropped).to(states.dtype)
+        weight = (kept / (heads * kept.sum(1, keepdim=True).clamp(min=1))).unsqueeze(1)
     # not exp(log_student): where that underflows, exp takes six times as long on a CPU
     slope = student.softmax(-1).sub_(p_teacher).mul_((weight / math.sqrt(width)).unsqueeze(-1))
     return (rows * weight).sum((1, 2)), slope
