@@ -79,6 +79,15 @@ def all_sum(x: Tensor) -> Tensor:
     return total
 
 
+@torch.no_grad()
+def all_max(x: Tensor) -> Tensor:
+    """Largest value over all ranks, entry by entry, without gradient; a new tensor."""
+    largest = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,5 +1,16 @@
 """Distillation losses as pure functions: tensors in, tensor out; torch is all they import."""
 
+from limbeck_core.functional.contrast import (
+    contrast_logits,
+    contrast_negatives,
+    contrast_normalizer,
+    contrastive_representation_loss,
+    dino_loss,
+    moving_center,
+    moving_memory,
+    normalized_mse_loss,
+    sinkhorn_assignment,
+)
 from limbeck_core.functional.distributions import generalized_jsd_loss
 from limbeck_core.functional.features import (
     activation_boundary_loss,
@@ -60,10 +71,15 @@ __all__ = [
     "attention_transfer_loss",
     "channel_wise_divergence_loss",
     "class_rank_scores",
+    "contrast_logits",
+    "contrast_negatives",
+    "contrast_normalizer",
+    "contrastive_representation_loss",
     "correlation_congruence_loss",
     "customized_soft_label_loss",
     "customized_target_labels",
     "decoupled_kd_loss",
+    "dino_loss",
     "dist_loss",
     "distance_relation_loss",
     "factor_transfer_loss",
@@ -77,8 +93,11 @@ __all__ = [
     "hint_loss",
     "kl_divergence_loss",
     "masked_generative_loss",
+    "moving_center",
+    "moving_memory",
     "neuron_selectivity_loss",
     "normalized_kd_loss",
+    "normalized_mse_loss",
     "ofd_margin",
     "partial_l2_loss",
     "pearson_feature_loss",
@@ -90,6 +109,7 @@ __all__ = [
     "relational_loss",
     "self_attention_relation_loss",
     "similarity_preserving_loss",
+    "sinkhorn_assignment",
     "soft_target_cross_entropy_loss",
     "softmax_regression_loss",
     "squared_distance_loss",

@@ -1,5 +1,10 @@
 """Distillation losses as modules: each stores hyper-parameters and calls its function."""
 
+from limbeck_core.losses.contrast import (
+    ContrastiveRepresentationLoss,
+    DINOLoss,
+    NormalizedMSELoss,
+)
 from limbeck_core.losses.distributions import GeneralizedJSDLoss
 from limbeck_core.losses.features import (
     ActivationBoundaryLoss,
@@ -50,8 +55,10 @@ __all__ = [
     "AttentionMSELoss",
     "AttentionTransferLoss",
     "ChannelWiseDivergenceLoss",
+    "ContrastiveRepresentationLoss",
     "CorrelationCongruenceLoss",
     "CustomizedSoftLabelLoss",
+    "DINOLoss",
     "DISTLoss",
     "DecoupledKDLoss",
     "DistanceRelationLoss",
@@ -68,6 +75,7 @@ __all__ = [
     "MaskedGenerativeLoss",
     "NeuronSelectivityLoss",
     "NormalizedKDLoss",
+    "NormalizedMSELoss",
     "PartialL2Loss",
     "PearsonFeatureLoss",
     "PooledFeatureLoss",
