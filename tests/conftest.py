@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # tiny models; several threads fight over a busy machine
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ from torch.nn import CrossEntropyLoss
 
 from limbeck_core import Distiller, Match, pretrained
 from limbeck_core.losses import KLDivergenceLoss
-from limbeck_vision.models import ImageCall, resnet8, resnet8_quarter
+from limbeck_vision.models import ImageCall, resnet8, resnet8_eighth
 
 with read_base():
     from .._base_.digits import *
 
 model = dict(
     type=Distiller,
-    student=dict(type=resnet8_quarter, num_classes=10),
+    student=dict(type=resnet8_eighth, num_classes=10),
     teacher=dict(
         type=pretrained,
         model=dict(type=resnet8, num_classes=10, normalization=None),
