@@ -25,7 +25,7 @@ from limbeck_core.checks import (
 from limbeck_core.errors import LimbeckError, ShapeError, TargetError
 from limbeck_core.functional.precision import at_least_float32, reads_at_once, without_autocast
 from limbeck_core.functional.reduction import Reduction, blank_masked, check_reduction, reduce_loss
-from limbeck_core.functional.relations import unit_vectors
+from limbeck_core.functional.relations import SMALLEST_NORM, unit_vectors
 from limbeck_core.gather import all_max, all_sum
 
 _NOISE_EPSILON = 1e-7  # CRD, in the denominators of the posterior
@@ -71,9 +71,11 @@ def normalized_mse_loss(
         check_floating(embeddings, name)
     check_same_shape(student_embeddings, teacher_embeddings, "student_embeddings", "teacher_embeddings")
     check_reduction(reduction)
-    student = unit_vectors(blank_masked(student_embeddings, mask, dim=-1))
+    student = at_least_float32(blank_masked(student_embeddings, mask, dim=-1))
     teacher = unit_vectors(blank_masked(teacher_embeddings.detach(), mask, dim=-1))
-    loss = reduce_loss(2 - 2 * (student * teacher).sum(-1), reduction, mask=mask)
+    length = torch.linalg.vector_norm(student, dim=-1)
+    cosine = (student * teacher).sum(-1) / length.masked_fill(length < SMALLEST_NORM, math.inf)
+    loss = reduce_loss(2 - 2 * cosine, reduction, mask=mask)
     check_finite(loss, student_embeddings=student_embeddings, teacher_embeddings=teacher_embeddings)
     return loss
 
@@ -133,17 +135,9 @@ def dino_loss(
     teacher = at_least_float32(teacher_logits.detach())
     if center is not None:
         teacher = teacher - center
-    p_teacher = (teacher / teacher_temperature).softmax(1).unflatten(0, (teacher_views, -1))  # type: ignore[no-untyped-call]
-    log_student = log_softmax(at_least_float32(student_logits) / student_temperature, dim=1)
-    log_student = log_student.unflatten(0, (views, -1))  # type: ignore[no-untyped-call]
-    everyone = p_teacher.sum(0)
-    if skip_same_view:
-        shared = min(views, teacher_views)
-        others = [_sum_without(p_teacher, view) for view in range(shared)]
-        targets = [*others, *[everyone] * (views - shared)]
-    else:
-        targets = [everyone] * views
-    per_image = -sum((log_student[view] * target).sum(1) for view, target in enumerate(targets)) / pairs
+    p_teacher = (teacher / teacher_temperature).softmax(1).reshape(teacher_views, -1, teacher.shape[1])
+    scaled = (at_least_float32(student_logits) / student_temperature).reshape(views, -1, teacher.shape[1])
+    per_image: Tensor = _AcrossViews.apply(scaled, p_teacher, skip_same_view) / pairs
     loss = reduce_loss(per_image, reduction)
     check_finite(loss, student_logits=student_logits, teacher_logits=teacher_logits)
     return loss
@@ -437,8 +431,8 @@ def contrast_negatives(
             f"there is no sample of another class to contrast with: all {num_samples} samples have the class "
             f"{int(own[0]) if labels is not None else 0}; use negatives='relax'"
         )
-    place = (noise * span.unsqueeze(1)) >> 32
-    place += torch.where(place >= start.unsqueeze(1), width.unsqueeze(1), 0)
+    place = noise.mul_(span.unsqueeze(1)).bitwise_right_shift_(32)
+    place += (place >= start.unsqueeze(1)) * width.unsqueeze(1)
     negatives = place if labels is None else order[place]
     return torch.cat((ids.unsqueeze(1), negatives), dim=1)
 
@@ -488,11 +482,12 @@ def _mixed(x: Tensor) -> Tensor:
     Multipliers and shifts are those of a search by C. Wellons for low bias.
     """
     x = x & 0xFFFFFFFF
-    x = x ^ (x >> 16)
-    x = (x * 0x21F0AAAD) & 0xFFFFFFFF
-    x = x ^ (x >> 15)
-    x = (x * 0x735A2D97) & 0xFFFFFFFF
-    return x ^ (x >> 15)
+    x ^= x >> 16
+    x.mul_(0x21F0AAAD).bitwise_and_(0xFFFFFFFF)
+    x ^= x >> 15
+    x.mul_(0x735A2D97).bitwise_and_(0xFFFFFFFF)
+    x ^= x >> 15
+    return x
 
 
 class _NoiseContrast(torch.autograd.Function):
@@ -558,6 +553,41 @@ def _parts(memory: Tensor, indices: Tensor) -> list[slice]:
     entries = memory.shape[0] if _multiplies_all(memory, indices) else columns * memory.shape[1]
     size = max(1, _ENTRIES_AT_ONCE // entries)
     return [slice(start, min(start + size, count)) for start in range(0, max(count, 1), size)]
+
+
+class _AcrossViews(torch.autograd.Function):
+    """Sum over pairs of views of the cross-entropy, shape (N,), one view of the student at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, p_teacher: Tensor, skip_same_view: bool) -> Tensor:
+        values = student.new_zeros(student.shape[1])
+        slope = torch.empty_like(student)
+        for view, (target, pairs) in enumerate(_targets(len(student), p_teacher, skip_same_view)):
+            values -= (log_softmax(student[view], dim=1) * target).sum(1)
+            # not the exponential of the logarithm: where that underflows, it takes six times as long on a CPU
+            slope[view] = student[view].softmax(1).mul_(pairs).sub_(target)
+        ctx.skip_same_view = skip_same_view
+        ctx.save_for_backward(student, p_teacher, slope)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        student, p_teacher, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative needs the slope as a function of the student
+            targets = _targets(len(student), p_teacher, ctx.skip_same_view)
+            views = zip(student, targets, strict=True)
+            slope = torch.stack([view.softmax(1) * pairs - target for view, (target, pairs) in views])
+        return slope * gradient.unsqueeze(1), None, None
+
+
+def _targets(views: int, p_teacher: Tensor, skip_same_view: bool) -> list[tuple[Tensor, int]]:
+    """For each view of the student, the sum of the teacher's distributions it is held against, and their number."""
+    everyone = p_teacher.sum(0)
+    count = len(p_teacher)
+    if not skip_same_view:
+        return [(everyone, count)] * views
+    own = [(_sum_without(p_teacher, view), count - 1) for view in range(min(views, count))]
+    return [*own, *[(everyone, count)] * (views - len(own))]
 
 
 def _sum_without(views: Tensor, left_out: int) -> Tensor:

@@ -36,7 +36,7 @@ from limbeck_core.functional.reduction import Reduction, check_reduction, reduce
 Kernel = Literal["gaussian", "bilinear"]
 
 _PKT_EPSILON = 1e-7  # PKT, inside both logarithms
-_SMALLEST_NORM = 1e-12  # shorter vectors have no direction
+SMALLEST_NORM = 1e-12  # shorter vectors have no direction
 _SMALLEST_SQUARED_DISTANCE = 1e-12  # RKD, under the root
 _COINCIDENT = 1e-12  # squared distance, in units of the batch's spread, below which two samples are one
 _ENTRIES_PER_CHUNK = 2**18  # of a map between tokens, on a CPU: 1 MB in float32
@@ -563,7 +563,7 @@ def _relational_loss(
 
 def _unit(vectors: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    unit: Tensor = vectors / norm.masked_fill(norm < _SMALLEST_NORM, math.inf)
+    unit: Tensor = vectors / norm.masked_fill(norm < SMALLEST_NORM, math.inf)
     return unit
 
 
@@ -848,18 +848,19 @@ def _mean_square(
 ) -> Tensor:
     if reduction == "mean" and dropped is None and equal is None and student.numel():
         return mse_loss(student, teacher)  # one pass instead of three
-    difference = student - teacher
     if equal is not None:
-        difference = difference.masked_fill(equal, 0.0)
-    if dropped is not None:
-        difference = difference.masked_fill(dropped, 0.0)
+        difference = (student - teacher).masked_fill(equal if dropped is None else equal | dropped, 0.0)
+        squares = difference.square()
+    else:
+        # half the time of masking differences, and as good if all is finite, which the caller asks
+        squares = mse_loss(student, teacher, reduction="none")
+        squares = squares if dropped is None else squares * ~dropped
     if reduction == "none":
-        return difference.square()
-    flat = difference.flatten()
-    total: Tensor = torch.linalg.vecdot(flat, flat)
+        return squares
+    total = squares.sum()
     if reduction == "sum":
         return total
     if dropped is None:
-        return total / max(difference.numel(), 1)
-    heads = difference.shape[1] if difference.ndim == 4 else 1
+        return total / max(student.numel(), 1)
+    heads = student.shape[1] if student.ndim == 4 else 1
     return total / ((~dropped).sum() * heads).clamp(min=1)
