@@ -278,12 +278,17 @@ class Distiller(BaseModel):
             recorder.detach()
 
     def set_progress(self, progress: Progress) -> None:
-        """Tell scheduled weights where the run stands; MMEngine's loop does it by a hook.
+        """Tell scheduled weights, and losses with schedules of their own, where the run stands.
+
+        MMEngine's loop does it by a hook.
 
         Args:
             progress: Step and epoch, both from 0, and their maxima where known.
         """
         self.progress = progress
+        for module in self.matches.modules():
+            if hasattr(module, "set_progress"):
+                module.set_progress(progress)
 
     def init_weights(self) -> None:
         """Do nothing: construction decided the weights, and drawing them again would undo pretrained ones."""

@@ -168,9 +168,14 @@ class Match(nn.Module):
             return loss
         if getattr(self.loss, "reduction", "mean") == "sum":
             return loss * world_size()
-        mask = arguments.get("mask")
-        count = first_length(student) if mask is None else mask.detach().double().sum()
-        return loss * mean_scale(count, loss.device).to(loss.dtype)
+        return loss * mean_scale(self._count(student, arguments.get("mask")), loss.device).to(loss.dtype)
+
+    def _count(self, student: Any, mask: Tensor | None) -> int | Tensor:
+        """What this rank's mean is over: samples, kept positions, or what the loss says it counts under a mask."""
+        if mask is None:
+            return first_length(student)
+        counted = getattr(self.loss, "count", None)
+        return mask.detach().double().sum() if counted is None else counted(mask.detach())
 
     def _read_side(self, taps: tuple[Tap, ...], is_sequence: bool, read: Read, adapter: nn.Module | None) -> Any:
         value = [read(tap) for tap in taps] if is_sequence else read(taps[0])
