@@ -461,6 +461,8 @@ class PearsonFeatureLoss(nn.Module):
         ValueError: if ``epsilon <= 0``.
     """
 
+    relational = True  # channels are normalised over the batch
+
     def __init__(self, *, epsilon: float = 1e-6) -> None:
         super().__init__()
         check_positive(epsilon, "epsilon")

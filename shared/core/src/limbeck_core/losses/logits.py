@@ -184,6 +184,8 @@ class CustomizedSoftLabelLoss(nn.Module):
         ValueError: if an argument is out of range.
     """
 
+    relational = True  # soft labels are relative to the mean of the batch
+
     def __init__(
         self,
         feature_channels: int,
@@ -291,6 +293,8 @@ class DISTLoss(nn.Module):
     Raises:
         ValueError: if an argument is out of range.
     """
+
+    relational = True  # correlates each class over the samples of the batch
 
     def __init__(self, temperature: float = 1.0, *, inter_weight: float = 1.0, intra_weight: float = 1.0) -> None:
         super().__init__()
