@@ -805,9 +805,8 @@ def partial_l2_loss(
     margin = margin.detach().to(student.dtype)
     check_margin(margin)
     goal = torch.maximum(teacher, _per_channel(margin, teacher))
-    # where nothing is asked the goal is the student itself: a third of the time of a masked difference
-    goal = torch.where((teacher <= 0) & (student.detach() <= goal), student.detach(), goal)
-    loss = reduce_loss(mse_loss(student, goal, reduction="none").flatten(1).sum(1), reduction)
+    asked = ((teacher > 0) | (student.detach() > goal)).to(student.dtype)
+    loss = reduce_loss((mse_loss(student, goal, reduction="none") * asked).flatten(1).sum(1), reduction)
     check_finite(loss, student_features=student_features, teacher_features=teacher_features, margin=margin)
     return loss
 

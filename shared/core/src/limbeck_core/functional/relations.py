@@ -854,7 +854,7 @@ def _mean_square(
     else:
         # half the time of masking differences, and as good if all is finite, which the caller asks
         squares = mse_loss(student, teacher, reduction="none")
-        squares = squares if dropped is None else squares * ~dropped
+        squares = squares if dropped is None else squares * (~dropped).to(squares.dtype)
     if reduction == "none":
         return squares
     total = squares.sum()
