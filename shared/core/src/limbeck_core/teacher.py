@@ -216,15 +216,21 @@ class EMATeacher(Teacher):
                 f"the student's parameters changed since the EMA teacher copied it ({', '.join(changed[:5])}): build "
                 "the teacher after the last change to the student's architecture"
             )
-        _average(list(mine.values()), [theirs[name].detach() for name in mine], momentum)
+        _average(list(mine.values()), [_whole(theirs[name].detach()) for name in mine], momentum)
         if self.buffer_rule == "own":
             return
         sources = dict(source.named_buffers())
         for name, buffer in self.model.named_buffers():
             if self.buffer_rule == "ema" and buffer.is_floating_point():
-                _average([buffer], [sources[name]], momentum)
+                _average([buffer], [_whole(sources[name])], momentum)
             else:
-                buffer.copy_(sources[name])
+                buffer.copy_(_whole(sources[name]))
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A tensor that FSDP2 shards, put together again: the moving average is replicated like every teacher."""
+    assemble = getattr(tensor, "full_tensor", None)
+    return tensor if assemble is None else assemble()
 
 
 def _average(mine: list[Tensor], theirs: list[Tensor], momentum: float) -> None:
