@@ -34,6 +34,7 @@ from limbeck_core.functional.features import (
     squared_distance_loss,
     variational_information_loss,
 )
+from limbeck_core.functional.large_vocabulary import linear_jsd_loss
 from limbeck_core.functional.logits import (
     class_rank_scores,
     customized_soft_label_loss,
@@ -92,6 +93,7 @@ __all__ = [
     "hierarchical_context_loss",
     "hint_loss",
     "kl_divergence_loss",
+    "linear_jsd_loss",
     "masked_generative_loss",
     "moving_center",
     "moving_memory",

@@ -1,10 +1,6 @@
 """Distillation losses as modules: each stores hyper-parameters and calls its function."""
 
-from limbeck_core.losses.contrast import (
-    ContrastiveRepresentationLoss,
-    DINOLoss,
-    NormalizedMSELoss,
-)
+from limbeck_core.losses.contrast import ContrastiveRepresentationLoss, DINOLoss, NormalizedMSELoss
 from limbeck_core.losses.distributions import GeneralizedJSDLoss
 from limbeck_core.losses.features import (
     ActivationBoundaryLoss,
@@ -27,6 +23,7 @@ from limbeck_core.losses.features import (
     SquaredDistanceLoss,
     VariationalInformationLoss,
 )
+from limbeck_core.losses.large_vocabulary import LinearJSDLoss
 from limbeck_core.losses.logits import (
     CustomizedSoftLabelLoss,
     DecoupledKDLoss,
@@ -72,6 +69,7 @@ __all__ = [
     "HierarchicalContextLoss",
     "HintLoss",
     "KLDivergenceLoss",
+    "LinearJSDLoss",
     "MaskedGenerativeLoss",
     "NeuronSelectivityLoss",
     "NormalizedKDLoss",
