@@ -11,8 +11,8 @@ import torch
 from scipy.special import rel_entr, softmax
 from torch import Tensor
 
+from limbeck_core import Distiller, Match, losses
 from limbeck_core import functional as F
-from limbeck_core import losses
 from limbeck_core.errors import NonFiniteError, ShapeError
 from loss_contract import LossContract, randn
 
@@ -199,6 +199,13 @@ class TestGeneralizedJSDLoss(JSDContract):
             F.generalized_jsd_loss(randn(2, 6), randn(2, 7), vocabulary_size=7)
         with pytest.raises(ShapeError, match="share at least 2 ids"):
             F.generalized_jsd_loss(randn(2, 6), randn(2, 7), vocabulary_size=1)
+
+    def test_heads_of_different_vocabularies_are_a_match(self) -> None:
+        student, teacher = torch.nn.Linear(4, 6), torch.nn.Linear(4, 8)
+        for loss in (losses.GeneralizedJSDLoss(), F.generalized_jsd_loss):
+            distiller = Distiller(student, teacher, matches={"jsd": Match(loss, "", "")})
+            distiller({"inputs": torch.randn(3, 4)})["loss/jsd"].backward()
+            assert float(student.weight.grad.abs().sum()) > 0
 
     def test_float32_stays_accurate_over_a_large_vocabulary(self) -> None:
         student, teacher = 4 * randn(2, 50_000, seed=1), 4 * randn(2, 50_000, seed=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,8 @@ from scipy.special import rel_entr, softmax
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear, log_softmax
 
+from limbeck_core import Distiller, Match, Tap, losses
 from limbeck_core import functional as F
-from limbeck_core import losses
 from limbeck_core.errors import NonFiniteError, ShapeError, TargetError
 from loss_contract import LossContract, labels, randn
 
@@ -395,6 +396,16 @@ class TestCustomizedSoftLabelLoss(LossContract):
             total += -0.3 * (smooth * np.log(v[n])).sum()
         loss = F.customized_soft_label_loss(torch.from_numpy(z), torch.from_numpy(w), torch.from_numpy(y), **self.hyper)
         assert loss.item() == pytest.approx(total / 5)
+
+    def test_as_a_match_it_reads_the_student_twice(self) -> None:
+        """Its second side holds features, whose width says nothing about class lists."""
+        student = torch.nn.Sequential(
+            OrderedDict(body=torch.nn.Linear(7, 3), act=torch.nn.Tanh(), fc=torch.nn.Linear(3, CLASSES))
+        )
+        match = Match(losses.CustomizedSoftLabelLoss(3, CLASSES), "fc", Tap("body", of="student"))
+        distiller = Distiller(student, None, matches={"uskd": match})
+        distiller({"inputs": torch.randn(4, 7), "targets": labels(4, CLASSES)})["loss/uskd"].backward()
+        assert all(float(p.grad.abs().sum()) > 0 for p in distiller.parameters())
 
     def test_one_sample_keeps_its_label(self) -> None:
         mixed = torch.tensor([[0.3, 0.7, 0.0, 0.0]], dtype=torch.float64)

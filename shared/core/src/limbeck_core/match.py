@@ -72,7 +72,10 @@ class Match(nn.Module):
             raise MatchError(
                 f"the loss of a match is called with the student's and the teacher's value, {call} takes less"
             )
-        self.compares_logits = "logits" in named[0].name
+        scores = all("logits" in side.name or "probabilities" in side.name for side in named[:2])
+        # a loss over vocabularies cuts the larger one itself
+        over_vocabularies = hasattr(self.loss, "vocabulary_size") or any(p.name == "vocabulary_size" for p in named)
+        self.compares_logits = scores and not over_vocabularies
         rest = {p.name: p for p in named[2:]}
         title = type(self.loss).__name__ if isinstance(self.loss, nn.Module) else self.loss.__name__
         for name in self.extras:

@@ -13,17 +13,20 @@ from limbeck_core.functional.reduction import Reduction, check_reduction
 class LinearJSDLoss(nn.Module):
     """Module twin of :func:`limbeck_core.functional.linear_jsd_loss`.
 
-    As a match it reads the inputs of both heads and their weights, and the heads' own outputs are not needed::
+    As a match it reads what goes into both heads, here the last norm of a transformers decoder, and their weights::
 
         Match(
             LinearJSDLoss(),
-            Tap("lm_head", at="input"),
-            Tap("lm_head", at="input"),
+            "model.norm",
+            "model.norm",
             extras={
                 "student_weight": Tap("lm_head.weight", of="student"),
                 "teacher_weight": Tap("lm_head.weight", of="teacher"),
             },
         )
+
+    It saves nothing while the models compute all their logits besides: tell them not to (in transformers,
+    ``logits_to_keep=1``).
 
     Args:
         beta: Weight of the teacher in the mixture; 0 is the forward divergence, 1 the reverse one.
