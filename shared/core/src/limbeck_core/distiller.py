@@ -287,8 +287,9 @@ class Distiller(BaseModel):
         """
         self.progress = progress
         for module in self.matches.modules():
-            if hasattr(module, "set_progress"):
-                module.set_progress(progress)
+            follow = getattr(module, "set_progress", None)
+            if follow is not None:
+                follow(progress)
 
     def init_weights(self) -> None:
         """Do nothing: construction decided the weights, and drawing them again would undo pretrained ones."""

@@ -283,6 +283,9 @@ def contrastive_representation_loss(
     tensor(1.6219)
     """
     check_reduction(reduction)
+    check_same_shape(
+        student_embeddings, teacher_embeddings, "student_embeddings", "teacher_embeddings", "embed both to one width"
+    )
     check_same_shape(student_memory, teacher_memory, "student_memory", "teacher_memory", "both have a row per sample")
     _check_contrast(student_embeddings, teacher_memory, indices, temperature, "student_embeddings")
     _check_contrast(teacher_embeddings, student_memory, indices, temperature, "teacher_embeddings")
