@@ -115,6 +115,24 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("config", metavar="CONFIG", help="name of an installed config")
     command.add_argument("destination", metavar="DEST", type=Path, help="a new .py file, or a folder")
 
+    command = add(
+        "compare",
+        _compare,
+        "train several configs over several seeds and say whether the difference is more than luck",
+        "The first config is what the others are compared with. Runs that are done are not done again.",
+    )
+    command.add_argument("configs", metavar="CONFIG", nargs="+", help="two or more files, or names that 'list' shows")
+    command.add_argument("--seeds", metavar="N", type=int, default=3, help="runs of each (default: 3)")
+    command.add_argument("--metric", metavar="NAME", help="what is judged (default: the evaluator's first)")
+    command.add_argument("--smaller-is-better", action="store_true", help="for errors and losses")
+    command.add_argument("--work-dir", metavar="D", type=Path, help="runs and report (default: work_dirs/compare)")
+    _add_data_root(command)
+    _add_overrides(command)
+
+    command = add("report", _report, "write one page about the runs in some work folders, from their logs")
+    command.add_argument("folders", metavar="WORK_DIR", type=Path, nargs="+", help="work folders of runs")
+    command.add_argument("--out", metavar="D", type=Path, help="folder of the page (default: the first work folder)")
+
     command = add("conform", _conform, "hold the losses against golden vectors: value and every gradient")
     command.add_argument("directory", metavar="DIR", type=Path, help="folder of files NAME__cK.npz")
     command.add_argument("--only", metavar="NAME,...", default="", help="these names; one that is unknown is a miss")
@@ -270,6 +288,35 @@ def _copy(options: argparse.Namespace) -> int:
     from limbeck_core.configs import copy  # noqa: PLC0415
 
     print(copy(options.config, options.destination))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from limbeck_core.engine.compare import compare  # noqa: PLC0415
+    from limbeck_core.report import spread  # noqa: PLC0415
+
+    found = compare(
+        options.configs,
+        seeds=options.seeds,
+        metric=options.metric,
+        smaller_is_better=options.smaller_is_better,
+        work_dir=options.work_dir,
+        data_root=options.data_root,
+        overrides=options.cfg_options,
+    )
+    larger = not options.smaller_is_better
+    rows = [(c.name, spread(c.last(found.metric)), spread(c.best(found.metric, larger))) for c in found.contestants]
+    _print_table([("config", f"{found.metric}, last", f"{found.metric}, best"), *rows])
+    for name, difference in found.differences.items():
+        print(f"{name} against {found.contestants[0].name}: {difference.sentence()}")
+    print(f"report: {found.page}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from limbeck_core.report.runs import report_runs  # noqa: PLC0415
+
+    print(report_runs(options.folders, options.out or options.folders[0]))
     return 0
 
 

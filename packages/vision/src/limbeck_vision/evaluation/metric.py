@@ -19,7 +19,8 @@ class ClassificationMetric(BaseMetric):  # type: ignore[misc]  # mmengine is unt
     """Accuracy, calibration and ranking of class scores, in MMEngine's evaluator.
 
     Keys: ``top1`` and ``top5`` (with more than five classes) in per cent, ``nll`` in nats, ``ece`` in per cent,
-    ``aurc`` and ``eaurc`` times 1000. Accuracy is better when larger, the others when smaller.
+    ``aurc`` and ``eaurc`` times 1000. Accuracy is better when larger, the others when smaller. ``per_sample`` holds the
+    outcome of each sample of the last evaluation, 100 or 0, by which ``limbeck compare`` resamples.
 
     Args:
         train_counts: Training images of each class; with them ``many``, ``medium`` and ``few`` are given as well (where
@@ -42,6 +43,7 @@ class ClassificationMetric(BaseMetric):  # type: ignore[misc]  # mmengine is unt
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.train_counts = train_counts
         self.bins = bins
+        self.per_sample: dict[str, list[float]] = {}
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Tensor | Sequence[Tensor]) -> None:
         """Take one batch.
@@ -72,5 +74,6 @@ class ClassificationMetric(BaseMetric):  # type: ignore[misc]  # mmengine is unt
         """Return the measures of all samples."""
         logits, targets = zip(*results, strict=True)
         predictions = Predictions.from_logits(np.stack(logits), np.stack(targets))
+        self.per_sample = {"top1": [100.0 * float(hit) for hit in predictions.correct]}
         numbers = scalars(predictions, train_counts=self.train_counts, bins=self.bins)
         return {name: number for name, number in numbers.items() if number is not None}

@@ -28,10 +28,12 @@ h1 { line-height: 1.2; margin: 0 0 .5rem; } h2 { margin: 2.5rem 0 .5rem; } p { m
 .lead { font-size: 1.15rem; color: var(--soft); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; }
 caption, figcaption { text-align: left; color: var(--soft); font-size: .92rem; padding: .4rem 0; }
-th, td { padding: .4rem .65rem; font-size: .95rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
+th, td { padding: .4rem .65rem; font-size: .95rem; border-bottom: 1px solid var(--line); text-align: right;
+  white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; } thead th { background: var(--band); }
-figure { margin: 1.5rem 0; } img { width: 42rem; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
+figure { margin: 1.5rem 0; }
+img { width: 42rem; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
 code, pre { background: var(--band); border-radius: .3rem; padding: .1rem .3rem; }
 pre { padding: .8rem; overflow-x: auto; }
 """
