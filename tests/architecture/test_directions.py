@@ -14,11 +14,11 @@ MODULES = modules()
 # Each row may import the rows before it, and its own.
 LAYERS = (
     {"errors"},
-    {"checks"},
+    {"checks", "gather"},
     {"functional"},
     {"losses"},
     # configs only finds files: the engine reads what it finds, so it stands down here
-    {"adapters", "build", "configs", "gather", "schedules", "weights"},
+    {"adapters", "build", "configs", "schedules", "weights"},
     {"calls", "match", "tap", "teacher", "openmmlab_models"},
     {"distiller"},
     {"bank", "engine", "inspect", "report"},
@@ -26,8 +26,8 @@ LAYERS = (
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-BESIDE = {"conformance": {"errors", "checks", "functional", "losses", "adapters", "schedules", "conformance"}}
-GROUND = ("errors", "checks", "functional", "losses")
+BESIDE = {"conformance": {"errors", "checks", "gather", "functional", "losses", "adapters", "schedules", "conformance"}}
+GROUND = ("errors", "checks", "gather", "functional", "losses")
 
 
 def part(name: str) -> str:
