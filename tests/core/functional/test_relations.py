@@ -82,6 +82,19 @@ class TestAngleRelationLoss(EmbeddingsContract):
                     total += gap**2 / 2 if gap < 1 else gap - 0.5
         assert float(F.angle_relation_loss(student, teacher)) == pytest.approx(total / 125)
 
+    @pytest.mark.parametrize("entries", [1, 2**18], ids=["one by one", "together"])
+    def test_derivatives(self, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The backward is written by hand; the second derivative comes from the composed form."""
+        monkeypatch.setattr(relations, "_ENTRIES_PER_CHUNK", entries)
+        teacher = randn(4, 3, seed=4)
+
+        def loss(student: Tensor) -> Tensor:
+            return F.angle_relation_loss(student, teacher, reduction="none")
+
+        student = randn(4, 2, seed=3).requires_grad_()
+        assert gradcheck(loss, student)
+        assert gradgradcheck(loss, student)
+
     def test_coinciding_samples_have_no_angle(self) -> None:
         """Two equal rows in float32, far from the origin: their difference is rounding, not a direction."""
         student = (randn(5, 4, seed=3) + 100).float()

@@ -606,19 +606,80 @@ def _distances(gram: Tensor) -> Tensor:
     return distance / (distance.sum() / (count * (count - 1)))
 
 
-def _angles(gram: Tensor) -> Tensor:
-    """Cosine of the angle at sample i between samples j and k, shape (N, N, N)."""
+def _angle_parts(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse distances, zero for samples that coincide, and ``G_ij - G_ii / 2``, both (N, N)."""
     squared = _squared_distances(gram)
     spread = gram.detach().diagonal().mean()
     inverse = squared.masked_fill(squared <= _COINCIDENT * spread, math.inf).rsqrt()
+    return inverse, gram - gram.diagonal()[:, None] / 2
+
+
+def _angles(gram: Tensor) -> Tensor:
+    """Cosine of the angle at sample i between samples j and k, shape (N, N, N)."""
+    inverse, offset = _angle_parts(gram)
     # (f_j - f_i) . (f_k - f_i) = G_jk - (G_ij - G_ii / 2) - (G_ik - G_ii / 2)
-    offset = gram - gram.diagonal()[:, None] / 2
     product = (gram - offset[:, :, None]) - offset[:, None, :]
     return product * inverse[:, :, None] * inverse[:, None, :]
 
 
-def _mean_angle_difference(of_student: Tensor, of_teacher: Tensor) -> Tensor:
+def _composed_angle_difference(of_student: Tensor, of_teacher: Tensor) -> Tensor:
     return smooth_l1_loss(_angles(of_student), _angles(of_teacher), reduction="none").flatten(1).mean(1)
+
+
+class _AngleDifference(torch.autograd.Function):
+    """Smooth difference of the angles at each sample, in fewer passes than what it is composed of, within the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, of_student: Tensor, of_teacher: Tensor) -> Tensor:
+        count = of_student.shape[0]
+        student, teacher = _angle_parts(of_student), _angle_parts(of_teacher)
+        values = of_student.new_empty(count)
+        slope = of_student.new_empty(count, count, count)  # by the products of differences
+        by_length = torch.empty_like(of_student)  # slope by the angles times the angles, added up over k
+        step = max(1, _ENTRIES_PER_CHUNK // count**2) if reads_at_once(of_student) else count
+        for start in range(0, count, step):
+            part = slice(start, start + step)
+            angles, scale = _some_angles(of_student, *student, part)
+            difference = angles - _some_angles(of_teacher, *teacher, part)[0]
+            clipped = difference.clamp(-1, 1)
+            # the smooth difference is d^2 / 2 inside and |d| - 1/2 outside, both clipped * (d - clipped / 2)
+            values[part] = difference.sub_(clipped, alpha=0.5).mul_(clipped).sum((1, 2))
+            by_length[part] = angles.mul_(clipped).sum(2)
+            torch.mul(clipped, scale, out=slope[part])
+        ctx.save_for_backward(of_student, of_teacher, slope, by_length, student[0])
+        return values / count**2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        of_student, of_teacher, slope, by_length, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative comes from the composed form
+            with torch.enable_grad():
+                loss = _composed_angle_difference(of_student, of_teacher)
+            return torch.autograd.grad(loss, of_student, gradient, create_graph=True)[0], None
+        count = of_student.shape[0]
+        weight = gradient / count**2
+        # the products hold G_jk - G_ij - G_ik + G_ii
+        of_pair = weight[:, None] * slope.sum(2)
+        result = (weight @ slope.flatten(1)).reshape(count, count) - 2 * of_pair
+        # the inverse distances hold G_ii + G_jj - 2 G_ij
+        of_squared = -weight[:, None] * by_length * inverse.square()
+        result -= 2 * of_squared
+        result.diagonal().add_(of_pair.sum(1) + of_squared.sum(0) + of_squared.sum(1))
+        return result, None
+
+
+def _some_angles(gram: Tensor, inverse: Tensor, offset: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+    """Angles at some of the samples, and the scale 1 / (d_ij d_ik) in them."""
+    scale = inverse[part, :, None] * inverse[part, None, :]
+    angles = gram - offset[part, :, None]
+    return angles.sub_(offset[part, None, :]).mul_(scale), scale
+
+
+def _mean_angle_difference(of_student: Tensor, of_teacher: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # which fuses the passes by itself
+        return _composed_angle_difference(of_student, of_teacher)
+    difference: Tensor = _AngleDifference.apply(of_student, of_teacher)
+    return difference
 
 
 def _neighbours(x: Tensor) -> Tensor:
