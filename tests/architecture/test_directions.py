@@ -14,11 +14,11 @@ MODULES = modules()
 # Each row may import the rows before it, and its own.
 LAYERS = (
     {"errors"},
-    {"checks", "gather", "schedules"},
+    {"build", "checks", "gather", "schedules"},
     {"functional"},
     {"losses"},
     # configs only finds files: the engine reads what it finds, so it stands down here
-    {"adapters", "build", "configs", "weights"},
+    {"adapters", "configs", "weights"},
     {"calls", "match", "tap", "teacher", "openmmlab_models"},
     {"distiller"},
     {"bank", "engine", "inspect", "report"},
@@ -27,7 +27,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 BESIDE = {"conformance": {"errors", "checks", "gather", "functional", "losses", "adapters", "schedules", "conformance"}}
-GROUND = ("errors", "checks", "gather", "schedules", "functional", "losses")
+GROUND = ("errors", "build", "checks", "gather", "schedules", "functional", "losses")
 
 
 def part(name: str) -> str:

@@ -57,6 +57,12 @@ def test_atsts_cosine(golden: Path, case: int) -> None:
     np.testing.assert_allclose(over(schedule, p["max_steps"]), vector.expected["value"].numpy(), rtol=1e-12)
 
 
+def test_configs_inside_of_configs() -> None:
+    inner = {"type": Linear, "start": 1.0, "end": 0.0, "by": "epoch"}
+    schedule = as_schedule({"type": StopAfter, "schedule": inner, "until": 2})
+    assert over(schedule, 4, unit="epoch") == [1.0, 0.75, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("schedule", [Linear(1, 0), Cosine(1, 0), WarmUp(1, by="step")])
 def test_unknown_length_is_a_sentence(schedule: Schedule) -> None:
     with pytest.raises(ConfigError, match=r"max_steps is not known: tell the distiller with set_progress"):

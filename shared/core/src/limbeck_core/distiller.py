@@ -111,7 +111,7 @@ class Distiller(BaseModel):
         super().__init__(data_preprocessor=data_preprocessor)
         self.student: nn.Module = build(student)
         self.task_loss: nn.Module | None = build(task_loss)
-        self.task_weight: Schedule = as_schedule(build(task_weight))
+        self.task_weight: Schedule = as_schedule(task_weight)
         self.matches = nn.ModuleDict({name: self._named_match(name, m) for name, m in (matches or {}).items()})
         self.taps = {name: as_tap(build(t) if isinstance(t, Mapping) else t) for name, t in (taps or {}).items()}
         self.call: Call = build(call) or TensorCall()

@@ -38,7 +38,8 @@ def gather(x: Tensor) -> Tensor:
 
     Args:
         x: This rank's samples on axis 0, shape ``(n, ...)``; ``n`` may differ between ranks and may be zero, the rest
-            of the shape must not. Any dtype.
+            of the shape must not. Any dtype. Either every rank's ``x`` requires a gradient or none does: the backward
+            pass waits for all of them.
 
     Returns:
         Shape ``(N, ...)``, N the sum of all n, the same on every rank.

@@ -227,9 +227,7 @@ def _look_at_inputs(distiller: Distiller, batch: Batch) -> Iterator[Finding]:
                 "that it normalises its own input, or normalise in the pipeline",
             )
     declared = {subject: normalization_of(model) for subject, (model, _, _) in models.items()}
-    outside = {
-        subject: values for subject, values in declared.items() if values is not None and not models[subject][2]
-    }
+    outside = {subject: values for subject, values in declared.items() if values is not None and not models[subject][2]}
     views = {models[subject][1] for subject in outside}
     if len(outside) > 1 and len(views) == 1 and len({tuple(map(tuple, values)) for values in outside.values()}) > 1:
         listed = "; ".join(f"{name} mean {list(mean)} std {list(std)}" for name, (mean, std) in outside.items())

@@ -56,7 +56,7 @@ class Match(nn.Module):
         self.loss = build(loss)
         self.adapter = build(adapter)
         self.teacher_adapter = build(teacher_adapter)
-        self.weight: Schedule = as_schedule(build(weight))
+        self.weight: Schedule = as_schedule(weight)
         self.student, self.student_is_sequence = _side(student, default="student")
         self.teacher, self.teacher_is_sequence = _side(teacher, default="teacher")
         self.extras = {name: _extra(tap) for name, tap in (extras or {}).items()}

@@ -15,9 +15,11 @@ value for the first step is ``schedule(Progress(step=0, epoch=0))``. Plain numbe
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from limbeck_core.build import build
 from limbeck_core.errors import ConfigError
 
 Unit = Literal["step", "epoch"]
@@ -66,12 +68,13 @@ class Schedule:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(progress)")
 
 
-def as_schedule(value: float | Schedule) -> Schedule:
-    """Return a schedule; a number is a :class:`Constant`.
+def as_schedule(value: float | Schedule | Mapping[str, Any]) -> Schedule:
+    """Return a schedule; a number is a :class:`Constant`, a mapping with ``type`` is built.
 
     Raises:
-        ConfigError: if ``value`` is neither.
+        ConfigError: if ``value`` is none of these.
     """
+    value = build(value)
     if isinstance(value, Schedule):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
@@ -220,7 +223,7 @@ class StopAfter(Schedule):
     """Another schedule before ``until``, zero from then on: distillation that ends early.
 
     Args:
-        schedule: The schedule, or a number.
+        schedule: The schedule, a number, or a config of either.
         until: Step or epoch from which the value is zero.
         by: Unit: ``"epoch"`` or ``"step"``.
 
@@ -228,14 +231,14 @@ class StopAfter(Schedule):
         ConfigError: if ``by`` is unknown.
     """
 
-    schedule: float | Schedule
+    schedule: float | Schedule | Mapping[str, Any]
     until: int
     by: Unit = "epoch"
 
     def __post_init__(self) -> None:
         """Refuse an unknown unit and anything that is no schedule."""
         _check_unit(self.by, self)
-        as_schedule(self.schedule)
+        object.__setattr__(self, "schedule", as_schedule(self.schedule))  # frozen for everybody else
 
     def __call__(self, progress: Progress) -> float:
         """Return the inner value, or zero."""

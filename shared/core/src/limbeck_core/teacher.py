@@ -175,7 +175,7 @@ class EMATeacher(Teacher):
         self.mode = mode
         self.buffer_rule = buffers
         self.follows = follows
-        self.momentum: Schedule = as_schedule(build(momentum))
+        self.momentum: Schedule = as_schedule(momentum)
         super().__init__(copy.deepcopy(unwrap(student).get_submodule(follows)))
 
     def _set_training(self) -> None:
