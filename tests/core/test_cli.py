@@ -333,3 +333,22 @@ class TestManners:
         code += f"sys.exit(status or [m for m in {heavy!r} if m in sys.modules] or 0)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestDoctor:
+    def test_healthy_config_and_nothing_is_written(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["doctor", "vision/digits/plain"]) == 0
+        printed = capsys.readouterr().out
+        assert "loss/task" in printed
+        assert "0 errors, 0 warnings" in printed
+        assert [path.name for path in config.parent.iterdir()] == [config.name]
+
+    def test_a_fault_that_construction_tells(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["doctor", str(config), "--cfg-options", "model.matches.kd.student=fcc"]) == 1
+        printed = capsys.readouterr().out
+        assert "error   TapError: tap 'fcc' is not a submodule of the student" in printed
+        assert "1 errors" in printed
+
+    def test_a_fault_that_two_batches_tell(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        cli.main(["doctor", str(config), "--cfg-options", "model.matches.kd.weight=1e-12"])
+        assert "it teaches nothing; raise its weight" in capsys.readouterr().out

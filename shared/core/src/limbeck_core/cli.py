@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,8 @@ from limbeck_core.errors import LimbeckError
 
 DEBUG_VARIABLE = "LIMBECK_DEBUG"
 _EPILOG = f"""\
-exit status: 0 done; 1 a comparison missed (conform); 2 a config, file or argument does not fit; 130 interrupted.
+exit status: 0 done; 1 a comparison missed (conform) or an error found (doctor); 2 a config, file or argument does not
+fit; 130 interrupted.
 Errors are one sentence; {DEBUG_VARIABLE}=1 shows where they come from."""
 
 
@@ -114,6 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     command = add("copy", _copy, "copy an installed config to where you can change it")
     command.add_argument("config", metavar="CONFIG", help="name of an installed config")
     command.add_argument("destination", metavar="DEST", type=Path, help="a new .py file, or a folder")
+
+    command = add(
+        "doctor",
+        _doctor,
+        "look at two batches for what would silently spoil the run",
+        "Teachers, inputs, taps, shapes, losses and gradients; nothing is trained or written.",
+    )
+    _add_config(command)
+    _add_data_root(command)
+    _add_overrides(command)
 
     command = add(
         "compare",
@@ -289,6 +301,20 @@ def _copy(options: argparse.Namespace) -> int:
 
     print(copy(options.config, options.destination))
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from limbeck_core.engine.commands import examine  # noqa: PLC0415
+
+    started = time.perf_counter()
+    findings = examine(options.config, data_root=options.data_root, overrides=options.cfg_options)
+    for level in ("error", "warning", "note"):
+        for finding in findings:
+            if finding.level == level:
+                print(finding)
+    counts = [sum(finding.level == level for finding in findings) for level in ("error", "warning", "note")]
+    print("{} errors, {} warnings, {} notes in {:.1f} s".format(*counts, time.perf_counter() - started))
+    return 1 if counts[0] else 0
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -1,9 +1,10 @@
-"""What ``limbeck train``, ``test`` and ``predict`` do, as functions."""
+"""What ``limbeck train``, ``test``, ``predict`` and ``doctor`` do, as functions."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,11 +14,13 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from limbeck_core.build import build, resolve_type
 from limbeck_core.calls import Call, TensorCall
+from limbeck_core.distiller import Distiller
 from limbeck_core.engine.checkpoints import average_in, load_student
 from limbeck_core.engine.config import load_config
 from limbeck_core.engine.runner import Runner
-from limbeck_core.engine.sampler import stack
-from limbeck_core.errors import ConfigError
+from limbeck_core.engine.sampler import build_dataloader, stack
+from limbeck_core.errors import ConfigError, LimbeckError
+from limbeck_core.inspect import Finding, diagnose
 from limbeck_core.weights import read_file
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
@@ -134,6 +137,47 @@ def evaluate(
     settings.load_from = str(checkpoint)
     settings.resume = False
     return dict(Runner.from_cfg(settings).test())
+
+
+def examine(
+    config: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    batches: int = 2,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> list[Finding]:
+    """Look at a config on its first training batches, without starting a run or writing anything.
+
+    Args:
+        config: A path, or the name of an installed config.
+        data_root: See :func:`~limbeck_core.engine.config.load_config`.
+        batches: Training batches to look at.
+        overrides: See :func:`~limbeck_core.engine.config.load_config`.
+
+    Returns:
+        What :func:`~limbeck_core.inspect.diagnose` finds; a sentence that construction itself refuses the config with
+        is a finding as well.
+
+    Raises:
+        ConfigError: if the config cannot be read, has no ``train_dataloader``, or its model is no distiller.
+    """
+    settings = load_config(config, overrides=overrides, data_root=data_root)
+    if settings.get("train_dataloader") is None:
+        raise ConfigError(f"{config} has no train_dataloader, so there are no batches to look at")
+    seed = int((settings.get("randomness") or {}).get("seed") or 0)
+    torch.manual_seed(seed)
+    try:
+        model = build(settings.model)
+        loader = build_dataloader(settings.train_dataloader, seed=seed, training=True)
+        found = list(islice(loader, batches))
+    except LimbeckError as error:
+        return [Finding("error", type(error).__name__, str(error))]
+    if not isinstance(model, Distiller):
+        raise ConfigError(
+            f"the model of {config} is a {type(model).__name__}: doctor looks at a limbeck_core.Distiller"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return diagnose(model.to(device), found)
 
 
 def predict(
