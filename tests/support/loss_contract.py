@@ -47,7 +47,7 @@ class LossContract:
 
     def inputs(self, batch: int = 4, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
         """Return the call's arguments by name, without hyper-parameters; student and teacher must differ."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define inputs()")
 
     def pack(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Gather numbered inputs into lists, if the loss takes sequences."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -88,14 +89,14 @@ class TrainLoop(BaseLoop):
     # ------------------------------------------------------------------ what MMEngine asks
 
     @property
+    @abstractmethod
     def max_epochs(self) -> int:
         """Number of passes over the data."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def max_iters(self) -> int:
         """Number of steps."""
-        raise NotImplementedError
 
     @property
     def epoch(self) -> int:
@@ -180,16 +181,17 @@ class TrainLoop(BaseLoop):
     def _finished(self) -> bool:
         return self.stop_training or self._iter >= self.max_iters
 
+    @abstractmethod
     def _plan(self) -> None:
         """Say where groups of accumulated batches end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _validation_is_due(self, moment: str) -> bool:
-        raise NotImplementedError
+        """Whether to validate at this moment."""
 
+    @abstractmethod
     def _batch_number(self) -> int:
         """What hooks are told as ``batch_idx``."""
-        raise NotImplementedError
 
     def _run_epoch(self) -> None:
         runner = self.runner
