@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from doc_blocks import DOCS, blocks, pages, run
+from limbeck_core.cli import main
 from source_tree import ROOT
 
 # Pages whose code has a test of its own, which also looks at what it prints.
@@ -26,8 +28,43 @@ def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("page", [*pages(), ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_files_named_in_code_font_exist(page: Path) -> None:
     named = re.findall(r"`((?:shared|packages|tests|tools|docs)/[^`\s]*)`", page.read_text(encoding="utf-8"))
-    missing = [name for name in named if "<" not in name and not (ROOT / name).exists()]
+    # <domain> stands for any name: there must be one at least
+    missing = [name for name in named if not any(ROOT.glob(re.sub(r"<\w+>", "*", name.rstrip("/"))))]
     assert missing == []
+
+
+def test_python_names_in_code_font_exist() -> None:
+    named = {
+        name
+        for page in [*pages(), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+        for name in re.findall(r"`(limbeck_(?:core|vision)(?:\.\w+)+)`", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert [name for name in sorted(named) if not exists(name)] == []
+
+
+def exists(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return hasattr(importlib.import_module(module), attribute)
+    return True
+
+
+def test_commands_shown_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands and their long options, in code blocks and in code font."""
+    call = r"(?:`|^|&& |srun )(?:python -m limbeck_core|torchrun [^\n]*-m limbeck_core|limbeck) (\w+)([^`\n]*)"
+    shown = {found for page in pages() for found in re.findall(call, page.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert {"train", "test", "doctor", "compare", "copy"} <= {command for command, _ in shown}
+    unknown = []
+    for command, rest in sorted(shown):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        known = capsys.readouterr().out
+        options = re.findall(r"--[a-z-]+", rest.split("#")[0])
+        unknown += [(command, option) for option in options if stopped.value.code or option not in known]
+    assert unknown == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
