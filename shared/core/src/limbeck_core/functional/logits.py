@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax, logsigmoid, softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid, softmax
 
 from limbeck_core.checks import (
     check_between,
@@ -713,9 +713,7 @@ def _two_classes(margin: Tensor) -> Tensor:
 def _divergence(log_teacher: Tensor, log_student: Tensor) -> Tensor:
     """Sum ``p (log p - log q)`` over axis 1; a class without mass in ``p`` contributes nothing, whatever ``q`` says."""
     if reads_at_once(log_student):
-        teacher = log_teacher.exp()
-        # the student first: its gradient then needs no change of sign over all classes
-        plain = 0.0 - (teacher * (log_student - log_teacher)).sum(1)
+        plain = kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
         if all_finite(plain):
             return plain
     return _guarded_divergence(log_teacher, log_student)
