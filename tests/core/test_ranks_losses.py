@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from contracts import contracts
 from limbeck_core import Match, Tap, losses
 from loss_contract import LossContract
 from ranks import on_ranks
 
 WORLD, BATCH = 2, 7
-FOLDER = Path(__file__).parent / "functional"
 
 # Losses that cannot be compared this way, and where they are tested instead.
 ELSEWHERE = {
@@ -29,19 +26,9 @@ ELSEWHERE = {
 }
 
 
-def contracts() -> dict[str, LossContract]:
-    """One contract for each loss module, from the files that test them."""
-    found: dict[str, LossContract] = {}
-    for path in sorted(FOLDER.glob("test_*.py")):
-        name = f"ranked_{path.stem}"
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, path)
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
-        for value in vars(sys.modules[name]).values():
-            if isinstance(value, type) and issubclass(value, LossContract) and hasattr(value, "module"):
-                found.setdefault(value.module.__name__, value())
-    return {name: contract for name, contract in found.items() if name not in ELSEWHERE}
+def compared() -> dict[str, LossContract]:
+    """The losses that this file holds against one process."""
+    return {name: contract for name, contract in contracts().items() if name not in ELSEWHERE}
 
 
 def share(value: Any, rank: int | None) -> Any:
@@ -71,7 +58,7 @@ def gradients(contract: LossContract, rank: int | None) -> list[Tensor]:
 
 def ranked(rank: int) -> dict[str, list[Tensor]]:
     found = {}
-    for name, contract in contracts().items():
+    for name, contract in compared().items():
         averaged = gradients(contract, rank)
         for gradient in averaged:  # what data parallelism does
             dist.all_reduce(gradient)
@@ -86,12 +73,12 @@ def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Ten
 
 
 def test_every_loss_is_here_or_named_elsewhere() -> None:
-    assert {name for name in losses.__all__ if name.endswith("Loss")} == contracts().keys() | ELSEWHERE.keys()
+    assert {name for name in losses.__all__ if name.endswith("Loss")} == compared().keys() | ELSEWHERE.keys()
 
 
-@pytest.mark.parametrize("name", sorted(contracts()))
+@pytest.mark.parametrize("name", sorted(compared()))
 def test_two_ranks_equal_one_process(by_rank: list[dict[str, list[Tensor]]], name: str) -> None:
-    expected = gradients(contracts()[name], None)
+    expected = gradients(compared()[name], None)
     for found in by_rank:
         for got, wanted in zip(found[name], expected, strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11)

@@ -23,7 +23,7 @@ from limbeck_core.checks import (
     check_same_shape,
 )
 from limbeck_core.errors import LimbeckError, ShapeError, TargetError
-from limbeck_core.functional.precision import at_least_float32, reads_at_once, without_autocast
+from limbeck_core.functional.precision import at_least_float32, in_one_precision, reads_at_once, without_autocast
 from limbeck_core.functional.reduction import Reduction, blank_masked, check_reduction, reduce_loss
 from limbeck_core.functional.relations import SMALLEST_NORM, unit_vectors
 from limbeck_core.gather import all_max, all_sum
@@ -295,7 +295,7 @@ def contrastive_representation_loss(
     )
     with without_autocast(student_embeddings):
         per_sample: Tensor = sum(
-            _NoiseContrast.apply(unit_vectors(vectors), at_least_float32(memory.detach()), indices, z, temperature)
+            _NoiseContrast.apply(*in_one_precision(unit_vectors(vectors), memory.detach()), indices, z, temperature)
             for vectors, memory, z in directions
         )
     loss = reduce_loss(per_sample, reduction)
@@ -329,7 +329,7 @@ def contrast_logits(
     """
     _check_contrast(embeddings, memory, indices, temperature, name)
     with without_autocast(embeddings):
-        vectors, known = unit_vectors(embeddings), at_least_float32(memory.detach())
+        vectors, known = in_one_precision(unit_vectors(embeddings), memory.detach())
         parts = [_products(vectors[rows], known, indices[rows])[0] for rows in _parts(known, indices)]
     return torch.cat(parts) / temperature
 

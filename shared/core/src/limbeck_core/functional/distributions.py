@@ -26,7 +26,7 @@ from limbeck_core.checks import (
     check_same_device,
 )
 from limbeck_core.errors import ShapeError
-from limbeck_core.functional.precision import all_finite, at_least_float32, reads_at_once
+from limbeck_core.functional.precision import all_finite, at_least_float32, in_one_precision, reads_at_once
 from limbeck_core.functional.reduction import Reduction, blank_masked, check_reduction, reduce_loss
 
 
@@ -145,6 +145,7 @@ def _log_softened(logits: Tensor, temperature: float) -> Tensor:
 
 def _per_token(log_student: Tensor, log_teacher: Tensor, beta: float) -> Tensor:
     """The divergence of each token, over the last axis."""
+    log_student, log_teacher = in_one_precision(log_student, log_teacher)
     if reads_at_once(log_student):
         plain = _divergence(log_student, log_teacher, beta, guarded=False)
         if all_finite(plain):

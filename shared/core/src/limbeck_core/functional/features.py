@@ -43,7 +43,7 @@ from limbeck_core.checks import (
     check_same_shape,
 )
 from limbeck_core.errors import ShapeError
-from limbeck_core.functional.precision import at_least_float32
+from limbeck_core.functional.precision import at_least_float32, in_one_precision
 from limbeck_core.functional.reduction import Reduction, blank_masked, check_mask, check_reduction, reduce_loss
 
 Masking = Literal["channel", "pixel"]
@@ -220,7 +220,7 @@ def neuron_selectivity_loss(
     """
     _check_maps(student_features, teacher_features)
     check_reduction(reduction)
-    student, teacher = pool_to_smaller(at_least_float32(student_features), at_least_float32(teacher_features.detach()))
+    student, teacher = pool_to_smaller(*in_one_precision(student_features, teacher_features.detach()))
     student = normalize(student.flatten(2), dim=2)
     teacher = normalize(teacher.flatten(2), dim=2)
     own, other, positions = student.shape[1], teacher.shape[1], student.shape[2]
@@ -526,8 +526,8 @@ def softmax_regression_loss(
     _check_classifier(classifier_weight, student_features)
     student = _global_pool(at_least_float32(student_features))
     teacher = _global_pool(at_least_float32(teacher_features.detach()))
-    weight = classifier_weight.detach().to(student.dtype)
     difference = student - teacher
+    weight = classifier_weight.detach().to(difference.dtype)
     per_sample = feature_weight * difference.square().mean(1) + logit_weight * linear(difference, weight).square().mean(
         1
     )

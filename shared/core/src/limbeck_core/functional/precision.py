@@ -16,6 +16,12 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def in_one_precision(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Raise both to the wider of their types, float32 at least: products and fused kernels take one type only."""
+    dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    return student.to(dtype), teacher.to(dtype)
+
+
 def all_finite(values: Tensor) -> bool:
     """Tell whether a few values are known to be finite: read on the CPU, not known elsewhere or while tracing.
 

@@ -30,7 +30,13 @@ from limbeck_core.checks import (
     check_same_shape,
 )
 from limbeck_core.errors import LimbeckError, ShapeError
-from limbeck_core.functional.precision import all_finite, at_least_float32, reads_at_once, without_autocast
+from limbeck_core.functional.precision import (
+    all_finite,
+    at_least_float32,
+    in_one_precision,
+    reads_at_once,
+    without_autocast,
+)
 from limbeck_core.functional.reduction import Reduction, check_reduction, reduce_loss
 
 Kernel = Literal["gaussian", "bilinear"]
@@ -464,7 +470,7 @@ def attention_cross_entropy_loss(
     """
     _check_attention(student_attention, teacher_attention)
     check_reduction(reduction)
-    student, teacher = at_least_float32(student_attention), at_least_float32(teacher_attention.detach())
+    student, teacher = in_one_precision(student_attention, teacher_attention.detach())
     dropped = None if mask is None else _dropped(mask, student.shape[0], student.shape[-1])
     rows: Tensor = _AttentionCrossEntropy.apply(_with_heads(student), _with_heads(teacher), dropped)
     queries = None if dropped is None else (~dropped).unsqueeze(1).expand(rows.shape).reshape(student.shape[:-1])
