@@ -352,3 +352,26 @@ class TestDoctor:
     def test_a_fault_that_two_batches_tell(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["doctor", str(config), "--cfg-options", "model.matches.kd.weight=1e-12"])
         assert "it teaches nothing; raise its weight" in capsys.readouterr().out
+
+
+class TestExport:
+    def test_prints_the_card(self, trained: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config.write_text(CONFIG.replace("teacher=dict(type=linear)", "teacher=dict(type=linear, no_such_argument=1)"))
+        words = ["export", "points.py", "--checkpoint", str(trained / "student.pth"), "--format", "state_dict"]
+        assert cli.main([*words, "--out", "alone.pth"]) == 0
+        card = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+        assert card["written"].startswith("alone.pth (state_dict, ")
+        assert card["weights"] == "the student itself (its run kept no moving average), 2 names of student.pth"
+        assert card["parameters"] == "10"
+        assert card["check"].startswith("2 tensors read back bit for bit; largest difference from PyTorch 0.0e+00")
+        assert set(torch.load("alone.pth", weights_only=True)) == {"fc.weight", "fc.bias"}
+
+    def test_a_shape_that_does_not_fit_is_2(
+        self, trained: Path, config: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["export", "points.py", "--checkpoint", str(trained / "student.pth"), "--format", "pt2"]
+        assert cli.main([*words, "--input-shape", "1,5"]) == 2
+        assert "Sequential does not run on an input of shape (1, 5)" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            cli.main([*words, "--input-shape", "1x5"])
+        assert "'1x5' is no list of whole numbers such as 1,3,32,32" in capsys.readouterr().err

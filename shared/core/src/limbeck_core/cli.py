@@ -128,6 +128,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(command)
 
     command = add(
+        "export",
+        _export,
+        "write the student alone, compared with PyTorch, and its card",
+        "No teacher is built or read. A file that disagrees with the model is not kept.",
+    )
+    _add_config(command)
+    _add_checkpoint(command)
+    command.add_argument(
+        "--format",
+        choices=("state_dict", "onnx", "pt2", "hub"),
+        required=True,
+        help="weights, an ONNX graph, a torch.export program, or a folder of safetensors with a model card",
+    )
+    command.add_argument("--out", metavar="PATH", type=Path, help="file or folder (default: beside the checkpoint)")
+    _add_input_shape(command, "take random numbers of this shape, such as 1,3,32,32, instead of test data")
+    _add_data_root(command)
+    _add_partial(command)
+    _add_overrides(command)
+
+    command = add(
         "compare",
         _compare,
         "train several configs over several seeds and say whether the difference is more than luck",
@@ -157,6 +177,17 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 def _add_checkpoint(command: argparse.ArgumentParser) -> None:
     command.add_argument("--checkpoint", metavar="F", type=Path, required=True, help="weights of the student")
+
+
+def _add_input_shape(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--input-shape", metavar="N,...", type=_shape, help=text)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 1,3,32,32") from None
 
 
 def _add_data_root(command: argparse.ArgumentParser) -> None:
@@ -315,6 +346,23 @@ def _doctor(options: argparse.Namespace) -> int:
     counts = [sum(finding.level == level for finding in findings) for level in ("error", "warning", "note")]
     print("{} errors, {} warnings, {} notes in {:.1f} s".format(*counts, time.perf_counter() - started))
     return 1 if counts[0] else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from limbeck_core.engine.export import export  # noqa: PLC0415
+
+    exported = export(
+        options.config,
+        options.checkpoint,
+        options.format,
+        out=options.out,
+        input_shape=options.input_shape,
+        partial=options.partial,
+        data_root=options.data_root,
+        overrides=options.cfg_options,
+    )
+    _print_table(exported.rows())
+    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:

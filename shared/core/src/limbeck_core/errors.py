@@ -11,6 +11,8 @@
     +-- ConfigError (ValueError)          a config that cannot be found, read or overridden as asked
     +-- DataError (ValueError)            a data set that is missing, damaged, or laid out in another way
     +-- CheckpointError (RuntimeError)    a file that is missing, damaged, unsafe or from another model
+    +-- ExportError (RuntimeError)        a model that cannot be exported, or a file that disagrees with it
+    +-- BankError (RuntimeError)          a teacher bank that is missing, damaged, stale or of another teacher
     +-- MissingDependency (ImportError)   an optional package that a feature needs
 """
 
@@ -54,6 +56,14 @@ class DataError(LimbeckError, ValueError):
 
 class CheckpointError(LimbeckError, RuntimeError):
     """A checkpoint that is missing, damaged, unsafe to read, or from another model."""
+
+
+class ExportError(LimbeckError, RuntimeError):
+    """A model that cannot be exported, or an exported file that disagrees with the model it came from."""
+
+
+class BankError(LimbeckError, RuntimeError):
+    """A teacher bank that is missing, unfinished, damaged, or of another teacher, data set or recipe."""
 
 
 class MissingDependency(LimbeckError, ImportError):

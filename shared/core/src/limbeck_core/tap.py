@@ -173,6 +173,15 @@ class _CaptureInput(_Capture):
         return _CaptureInput, (None, self.key)
 
 
+def remove_taps(model: nn.Module) -> None:
+    """Take every tap's hook off a model, whichever recorder installed it; hooks of others stay."""
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for number in [number for number, hook in hooks.items() if isinstance(hook, _Capture)]:
+                del hooks[number]
+                module._forward_pre_hooks_with_kwargs.pop(number, None)
+
+
 def leaves(value: Any) -> Iterator[Tensor]:
     """Yield every tensor in a tensor, sequence or mapping, however nested."""
     if isinstance(value, Tensor):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limbeck_core.engine.checkpoints import load_student, save_student
+    from limbeck_core.engine.export import export_student
     from limbeck_core.engine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, EMATeacherHook, ProgressHook
     from limbeck_core.engine.loop import EpochLoop, StepLoop, TestLoop, ValLoop
     from limbeck_core.engine.progress import ProgressBarHook
@@ -33,6 +34,7 @@ _HOME = {
     "TestLoop": "loop",
     "ValLoop": "loop",
     "build_dataloader": "sampler",
+    "export_student": "export",
     "load_student": "checkpoints",
     "sample_seed": "sampler",
     "save_student": "checkpoints",
@@ -53,6 +55,7 @@ __all__ = [
     "TestLoop",
     "ValLoop",
     "build_dataloader",
+    "export_student",
     "load_student",
     "sample_seed",
     "save_student",

@@ -13,15 +13,13 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from limbeck_core.build import build, resolve_type
-from limbeck_core.calls import Call, TensorCall
 from limbeck_core.distiller import Distiller
-from limbeck_core.engine.checkpoints import average_in, load_student
 from limbeck_core.engine.config import load_config
+from limbeck_core.engine.export import student_alone
 from limbeck_core.engine.runner import Runner
 from limbeck_core.engine.sampler import build_dataloader, stack
 from limbeck_core.errors import ConfigError, LimbeckError
 from limbeck_core.inspect import Finding, diagnose
-from limbeck_core.weights import read_file
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 WORK_DIRS = Path("work_dirs")
@@ -210,22 +208,14 @@ def predict(
             f"{config} does not say how to read an input and write a prediction: give it "
             "predictor=dict(type=..., ...), or use 'limbeck test' with a data set"
         )
-    model: Any = settings.get("model") or {}
-    if "student" not in model:
-        raise ConfigError(f"{config} has no model.student to predict with")
+    alone = student_alone(settings, checkpoint, partial=partial)
     predictor: Predictor = build(settings.predictor)
-    student = build(model.student)
-    path = Path(checkpoint)
-    content = read_file(path)
-    has_average = isinstance(content, Mapping) and average_in(content) is not None
-    load_student(student, path, partial=partial, average=has_average)
-    call: Call = build(model.get("call")) or TensorCall()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    student.to(device).eval()
+    student = alone.model.to(device).eval()
     with torch.no_grad():
         for source in inputs:
             batch = {name: _to(value, device) for name, value in stack([predictor.read(source)]).items()}
-            output = call.predict(student, batch, model.get("student_view", "inputs"))
+            output = alone.call.predict(student, batch, alone.view)
             yield predictor.describe(source, output)
 
 
