@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -340,18 +341,89 @@ class TestDoctor:
         assert cli.main(["doctor", "vision/digits/plain"]) == 0
         printed = capsys.readouterr().out
         assert "loss/task" in printed
-        assert "0 errors, 0 warnings" in printed
+        summary = printed.splitlines()[-1]
+        assert summary.startswith("vision/digits/plain: 0 errors, 0 warnings, ")
+        built, looked = map(float, re.findall(r"([0-9.]+) s\b", summary))
+        assert "looked at 128 samples for" in summary
+        assert built + looked < 10
         assert [path.name for path in config.parent.iterdir()] == [config.name]
 
     def test_a_fault_that_construction_tells(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["doctor", str(config), "--cfg-options", "model.matches.kd.student=fcc"]) == 1
         printed = capsys.readouterr().out
         assert "error   TapError: tap 'fcc' is not a submodule of the student" in printed
-        assert "1 errors" in printed
+        assert ": 1 error, 0 warnings, 0 notes; " in printed
+
+    def test_errors_come_first(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        words = [
+            "doctor",
+            str(config),
+            "--cfg-options",
+            "model.teacher.type=cli_toys.wide",
+            "train_dataloader.batch_size=4",
+        ]
+        assert cli.main(words) == 1
+        levels = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]]
+        assert levels == sorted(levels, key=["error", "warning", "note"].index)
+        assert levels[0] == "error"
 
     def test_a_fault_that_two_batches_tell(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["doctor", str(config), "--cfg-options", "model.matches.kd.weight=1e-12"])
         assert "it teaches nothing; raise its weight" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("override", "line"),
+        [
+            ("train_dataloader.dataset.type=cli_toys.Crooked", "error   ZeroDivisionError: "),
+            ("model.student.type=cli_toys.wide", "error   student: it cannot run on the batch: RuntimeError: "),
+            ("model.teacher.no_such_argument=1", "error   ConfigError: linear takes no argument 'no_such_argument'"),
+        ],
+    )
+    def test_whatever_stops_training_is_a_finding(
+        self, config: Path, capsys: pytest.CaptureFixture[str], override: str, line: str
+    ) -> None:
+        override = override if "no_such" not in override else f"+{override}"
+        assert cli.main(["doctor", str(config), "--cfg-options", override]) == 1
+        assert any(printed.startswith(line) for printed in capsys.readouterr().out.splitlines())
+
+    def test_debug_lets_it_through(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LIMBECK_DEBUG", "1")
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["doctor", str(config), "--cfg-options", "train_dataloader.dataset.type=cli_toys.Crooked"])
+
+    def test_workers_are_not_started(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            torch.utils.data.DataLoader, "__init__", without_workers(torch.utils.data.DataLoader.__init__)
+        )
+        examined = commands.examine(config, overrides=["+train_dataloader.num_workers=2"])
+        assert (examined.samples, examined.findings[-1].level) == (16, "note")
+
+    def test_patience(self) -> None:
+        assert (
+            "are quicker: --cfg-options train_dataloader.batch_size=8" in commands.Examination([], 64, 1, 11).in_words()
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            (CONFIG.replace("train_dataloader = ", "_unused = "), "has no train_dataloader, so there are no batches"),
+            (CONFIG.split("model = dict(")[0] + "model = dict(type=linear)", "is a Sequential: doctor looks at a"),
+        ],
+    )
+    def test_nothing_to_look_at_is_2(
+        self, config: Path, capsys: pytest.CaptureFixture[str], text: str, sentence: str
+    ) -> None:
+        config.write_text(text)
+        assert cli.main(["doctor", str(config)]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def without_workers(init: Any) -> Any:
+    def checked(*arguments: Any, **options: Any) -> None:
+        assert not options.get("num_workers")
+        init(*arguments, **options)
+
+    return checked
 
 
 class TestExport:

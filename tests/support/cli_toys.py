@@ -46,6 +46,13 @@ def linear() -> nn.Module:
     return model
 
 
+def wide() -> nn.Module:
+    """One layer that expects more features than there are."""
+    model = nn.Sequential()
+    model.add_module("fc", nn.Linear(FEATURES + 1, 2))
+    return model
+
+
 class Points(Dataset[Any]):
     """Class 1 where the first coordinate is above 0; the folder is only kept."""
 
@@ -58,6 +65,13 @@ class Points(Dataset[Any]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"inputs": self.inputs[index], "targets": (self.inputs[index, 0] > 0).long()}
+
+
+class Crooked(Points):
+    """A data set with a fault of its own."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        raise ZeroDivisionError(f"sample {index}")
 
 
 class Accuracy(BaseMetric):  # type: ignore[misc]

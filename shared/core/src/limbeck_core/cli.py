@@ -10,14 +10,12 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from limbeck_core.errors import LimbeckError
+from limbeck_core.errors import DEBUG_VARIABLE, LimbeckError, debugging
 
-DEBUG_VARIABLE = "LIMBECK_DEBUG"
 _EPILOG = f"""\
 exit status: 0 done; 1 a comparison missed (conform) or an error found (doctor); 2 a config, file or argument does not
 fit; 130 interrupted.
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except LimbeckError as error:
-        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+        if debugging():
             raise
         print(f"limbeck: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -337,15 +335,15 @@ def _copy(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from limbeck_core.engine.commands import examine  # noqa: PLC0415
 
-    started = time.perf_counter()
-    findings = examine(options.config, data_root=options.data_root, overrides=options.cfg_options)
+    found = examine(options.config, data_root=options.data_root, overrides=options.cfg_options)
+    counts = []
     for level in ("error", "warning", "note"):
+        findings = [finding for finding in found.findings if finding.level == level]
+        counts.append(f"{len(findings)} {level}{'' if len(findings) == 1 else 's'}")
         for finding in findings:
-            if finding.level == level:
-                print(finding)
-    counts = [sum(finding.level == level for finding in findings) for level in ("error", "warning", "note")]
-    print("{} errors, {} warnings, {} notes in {:.1f} s".format(*counts, time.perf_counter() - started))
-    return 1 if counts[0] else 0
+            print(finding)
+    print(f"{options.config}: {', '.join(counts)}; {found.in_words()}")
+    return 0 if counts[0].startswith("0 ") else 1
 
 
 def _export(options: argparse.Namespace) -> int:

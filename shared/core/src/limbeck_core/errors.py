@@ -18,8 +18,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+DEBUG_VARIABLE = "LIMBECK_DEBUG"
 
 
 class LimbeckError(Exception):
@@ -68,6 +71,11 @@ class BankError(LimbeckError, RuntimeError):
 
 class MissingDependency(LimbeckError, ImportError):
     """An optional package is absent; the message holds the command that installs it."""
+
+
+def debugging() -> bool:
+    """Whether the environment asks for tracebacks (``LIMBECK_DEBUG=1``) where users usually get one sentence."""
+    return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
 
 
 def closest(name: str, known: Iterable[str], *, limit: int = 3, listed: int = 12) -> str:

@@ -267,6 +267,8 @@ def _look_at_shapes(distiller: Distiller, batch: Batch) -> list[Finding]:
         rows = distiller.check(batch)
     except LimbeckError as error:
         return [Finding("error", type(error).__name__, str(error))]
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        return [Finding("error", "student", f"it cannot run on the batch: {type(error).__name__}: {error}")]
     findings = []
     for row in rows:
         text = f"{row.student} against {row.teacher}; loss {row.loss:.4g}, weight {row.weight:.4g}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,15 +16,18 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from limbeck_core.build import build, resolve_type
 from limbeck_core.distiller import Distiller
+from limbeck_core.engine.batches import first_batches
 from limbeck_core.engine.config import load_config
 from limbeck_core.engine.export import student_alone
 from limbeck_core.engine.runner import Runner
-from limbeck_core.engine.sampler import build_dataloader, stack
-from limbeck_core.errors import ConfigError, LimbeckError
+from limbeck_core.engine.sampler import stack
+from limbeck_core.errors import DEBUG_VARIABLE, ConfigError, LimbeckError, debugging
 from limbeck_core.inspect import Finding, diagnose
+from limbeck_core.tap import first_length
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 WORK_DIRS = Path("work_dirs")
+PATIENCE = 10.0  # seconds that a doctor may take before it says what is quicker
 _TEST_PARTS = ("dataloader", "cfg", "evaluator")
 
 
@@ -137,13 +142,37 @@ def evaluate(
     return dict(Runner.from_cfg(settings).test())
 
 
+@dataclass(frozen=True)
+class Examination:
+    """What the doctor found, and how long it took.
+
+    Args:
+        findings: Findings in the order of a step.
+        samples: Number of samples looked at; 0 if there were none to look at.
+        building: Seconds that model and data took to build and read.
+        looking: Seconds of the look itself.
+    """
+
+    findings: list[Finding]
+    samples: int = 0
+    building: float = 0.0
+    looking: float = 0.0
+
+    def in_words(self) -> str:
+        """How long it took, and what makes it quicker where it took long."""
+        text = f"built in {self.building:.1f} s, looked at {self.samples} samples for {self.looking:.1f} s"
+        if self.looking > PATIENCE:
+            text += " (fewer are quicker: --cfg-options train_dataloader.batch_size=8)"
+        return text
+
+
 def examine(
     config: str | Path,
     *,
     data_root: str | Path | None = None,
     batches: int = 2,
     overrides: Sequence[str] | Mapping[str, Any] = (),
-) -> list[Finding]:
+) -> Examination:
     """Look at a config on its first training batches, without starting a run or writing anything.
 
     Args:
@@ -153,8 +182,8 @@ def examine(
         overrides: See :func:`~limbeck_core.engine.config.load_config`.
 
     Returns:
-        What :func:`~limbeck_core.inspect.diagnose` finds; a sentence that construction itself refuses the config with
-        is a finding as well.
+        What :func:`~limbeck_core.inspect.diagnose` finds. Whatever construction or the data set fails with is a finding
+        as well; ``LIMBECK_DEBUG=1`` lets it through with its traceback.
 
     Raises:
         ConfigError: if the config cannot be read, has no ``train_dataloader``, or its model is no distiller.
@@ -163,19 +192,40 @@ def examine(
     if settings.get("train_dataloader") is None:
         raise ConfigError(f"{config} has no train_dataloader, so there are no batches to look at")
     seed = int((settings.get("randomness") or {}).get("seed") or 0)
-    torch.manual_seed(seed)
+    started = time.perf_counter()
     try:
-        model = build(settings.model)
-        loader = build_dataloader(settings.train_dataloader, seed=seed, training=True)
-        found = list(islice(loader, batches))
-    except LimbeckError as error:
-        return [Finding("error", type(error).__name__, str(error))]
+        torch.manual_seed(seed)
+        model = build(settings.get("model"))
+        found = first_batches(settings.train_dataloader, batches, seed=seed, training=True)
+    except Exception as error:  # user code runs here, and whatever stops it would stop training
+        if debugging():
+            raise
+        return Examination([_as_finding(error)], building=time.perf_counter() - started)
     if not isinstance(model, Distiller):
         raise ConfigError(
             f"the model of {config} is a {type(model).__name__}: doctor looks at a limbeck_core.Distiller"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return diagnose(model.to(device), found)
+    model.to(device)
+    built = time.perf_counter()
+    try:
+        findings = diagnose(model, found)
+    except Exception as error:
+        if debugging():
+            raise
+        findings = [_as_finding(error)]
+    samples = sum(first_length(batch) for batch in found)
+    return Examination(findings, samples, built - started, time.perf_counter() - built)
+
+
+def _as_finding(error: Exception) -> Finding:
+    sentence = " ".join(str(error).split())
+    if not isinstance(error, LimbeckError):
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        sentence = (
+            f"{sentence or 'no message'} ({frame.filename}:{frame.lineno}; {DEBUG_VARIABLE}=1 shows the way there)"
+        )
+    return Finding("error", type(error).__name__, sentence)
 
 
 def predict(
