@@ -19,7 +19,7 @@ from limbeck_core.errors import LimbeckError, MatchError, NonFiniteError, TapErr
 from limbeck_core.match import Match
 from limbeck_core.schedules import Constant, Progress, Schedule, as_schedule
 from limbeck_core.tap import Recorder, Tap, as_tap, leaves, read_batch, resolve, shape_of
-from limbeck_core.teacher import Teacher, as_teacher, teacher_recorder
+from limbeck_core.teacher import Teacher, as_teacher
 
 POSITIONAL = ("inputs", "targets", "ids", "mask")
 _RESERVED_NAMES = ("student", "batch")
@@ -125,6 +125,7 @@ class Distiller(BaseModel):
         self._pending: tuple[list[str], Tensor] | None = None
         self._freeze_student()
         self._recorders = self._make_recorders()
+        self._introduce_teachers()
         self.attach()
         self._check_classes()
 
@@ -203,9 +204,14 @@ class Distiller(BaseModel):
             if owner != "batch":
                 taps[owner].append(tap)
         return {
-            name: Recorder("student", found) if name == "student" else teacher_recorder(name, found)
+            name: Recorder("student", found) if name == "student" else self.teachers[name].recorder(name, found)
             for name, found in taps.items()
         }
+
+    def _introduce_teachers(self) -> None:
+        for name, teacher in self.teachers.items():
+            readers = dict(self._named_matches())
+            teacher.meet({m: match for m, match in readers.items() if name in map(self._owner, match.taps)})
 
     def _check_classes(self) -> None:
         """Refuse a pair of classifier taps with different class counts, where both are known before any data."""
@@ -225,7 +231,10 @@ class Distiller(BaseModel):
         owner = self._owner(tap)
         if owner == "batch" or tap.at != "output" or tap.pick is not None:
             return None
-        target = resolve(self._model(owner), tap.path, owner)
+        model = self._model(owner)
+        if isinstance(model, nn.Identity):  # a teacher that looks its values up
+            return None
+        target = resolve(model, tap.path, owner)
         width = getattr(target, "out_features", None) or getattr(target, "out_channels", None)
         return width if isinstance(width, int) else None
 
@@ -413,13 +422,30 @@ class Distiller(BaseModel):
             recorder = self._recorders[name]
             if name not in needed or not recorder.taps:
                 continue
-            recorder.refresh(teacher.model)
-            teacher.keep_modes()
-            with recorder.recording(), teacher.running():
-                if isinstance(teacher.model, nn.Identity):
-                    teacher.model(teacher.recall(batch))
-                else:
-                    self.call_of(name).capture(teacher.model, batch, self.view_of(name))
+            teacher.run(recorder, self.call_of(name), batch, self.view_of(name))
+
+    def read_teachers(self, batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[Tap, Any]]:
+        """Run teachers on a batch, without the student, and return what matches would read of them.
+
+        Args:
+            batch: The batch, on the model's device.
+            names: The teachers.
+
+        Returns:
+            The value of each tap, by teacher.
+
+        Raises:
+            TapError: as :meth:`~limbeck_core.tap.Recorder.read`.
+        """
+        found: dict[str, dict[Tap, Any]] = {}
+        for name in names:
+            teacher, recorder = self.teachers[name], self._recorders[name]
+            try:
+                teacher.run(recorder, self.call_of(name), batch, self.view_of(name))
+                found[name] = {tap: _leave_inference(recorder.read(tap, teacher.model)) for tap in recorder.taps}
+            finally:
+                recorder.clear()
+        return found
 
     def _active(self, weights: Mapping[str, float]) -> list[str]:
         """Matches to compute: those that weigh something, and those whose parameters DDP expects to see used."""

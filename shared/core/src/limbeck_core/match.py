@@ -35,6 +35,9 @@ class Match(nn.Module):
         extras: Further arguments of the loss by name, each a tap; a string is a field of the batch. The arguments
             ``target``, ``mask`` and ``ids`` are filled from the batch's ``targets``, ``mask`` and ``ids`` unless named
             here.
+        mixes_exactly: Say that under mixup or CutMix the method compares with the same mixture of the teacher's values
+            for the unmixed samples (as when its labels are mixed). A teacher bank holds nothing else and refuses mixed
+            batches without it; a live teacher takes the mixed inputs either way.
 
     Raises:
         MatchError: if ``extras`` names an argument that the loss does not take, or the loss requires one that nothing
@@ -51,9 +54,11 @@ class Match(nn.Module):
         teacher_adapter: nn.Module | Mapping[str, Any] | None = None,
         weight: float | Schedule | Mapping[str, Any] = 1.0,
         extras: Mapping[str, str | Tap | Mapping[str, Any]] | None = None,
+        mixes_exactly: bool = False,
     ) -> None:
         super().__init__()
         self.loss = build(loss)
+        self.mixes_exactly = mixes_exactly
         self.adapter = build(adapter)
         self.teacher_adapter = build(teacher_adapter)
         self.weight: Schedule = as_schedule(weight)

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ from limbeck_core.schedules import Progress, Schedule, as_schedule
 from limbeck_core.tap import Recorder, Tap, as_tap, unwrap
 from limbeck_core.weights import load_weights
 
+if TYPE_CHECKING:
+    from limbeck_core.calls import Call
+    from limbeck_core.match import Match
+
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
@@ -34,17 +38,23 @@ class Teacher(nn.Module):
     Args:
         model: The wrapped model, in which taps resolve. It is frozen here: no parameter of it asks for a gradient.
 
-    ``stateful`` says whether the teacher's state belongs in the checkpoint, ``student_taps`` what it wants to see of
-    the student each step.
+    ``stateful`` says whether the teacher's state belongs in the checkpoint, ``remembers`` whether it looks its values up
+    instead of running a model, ``student_taps`` what it wants to see of the student each step.
     """
 
     stateful = False
+    remembers = False
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.student_taps: dict[str, Tap] = {}
         self.set_modes()
+
+    @property
+    def original(self) -> nn.Module:
+        """The model as it was given, of a teacher that rewrote it to be faster; otherwise just the model."""
+        return self.model
 
     def set_modes(self) -> None:
         """Freeze every parameter and put every module into the mode in which this teacher runs."""
@@ -70,9 +80,39 @@ class Teacher(nn.Module):
         with torch.no_grad():
             yield
 
-    def recall(self, batch: Mapping[str, Any]) -> Any:
-        """Return what the teacher remembers of this batch, for a teacher without a model to run."""
-        raise MatchError(f"{type(self).__name__} runs a model; it remembers nothing of a batch")
+    def recorder(self, name: str, taps: list[Tap]) -> Recorder:
+        """Return what reads the taps of this teacher.
+
+        Args:
+            name: What the teacher is called in taps.
+            taps: What the matches read of it.
+        """
+        return Recorder("teacher" if name == "teacher" else f"teacher {name!r}", taps)
+
+    def meet(self, matches: Mapping[str, Match]) -> None:
+        """Be told once, at construction of the distiller, which matches read this teacher; most do not care."""
+
+    def check_data(self, dataset: Any) -> None:
+        """Refuse training data that this teacher knows nothing of, before the first step; most know any data.
+
+        Args:
+            dataset: The training data as the loop shows them, a
+                :class:`~limbeck_core.engine.sampler.SeededDataset`.
+        """
+
+    def run(self, recorder: Recorder, call: Call, batch: Mapping[str, Any], view: str) -> None:
+        """Let a recorder see what the teacher has to say on a batch.
+
+        Args:
+            recorder: What :meth:`recorder` returned.
+            call: How the model is called.
+            batch: The batch.
+            view: Field of the batch that the model takes.
+        """
+        recorder.refresh(self.model)
+        self.keep_modes()
+        with recorder.recording(), self.running():
+            call.capture(self.model, batch, view)
 
     def observe(self, batch: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
         """Take in what the student did on this batch (the values of ``student_taps``); most teachers do not."""
@@ -262,6 +302,7 @@ class PastSelf(Teacher):
     """
 
     stateful = True
+    remembers = True
 
     def __init__(
         self, num_samples: int, num_classes: int, *, logits: str | Tap = "", dtype: torch.dtype = torch.float32
@@ -290,6 +331,12 @@ class PastSelf(Teacher):
                 f"from {int(ids.min())} to {int(ids.max())}: set num_samples to the length of the training set"
             )
         return ids
+
+    def run(self, recorder: Recorder, call: Call, batch: Mapping[str, Any], view: str) -> None:
+        """Let a recorder see the stored probabilities of the batch's samples."""
+        recorder.refresh(self.model)
+        with recorder.recording():
+            self.model(self.recall(batch))
 
     def recall(self, batch: Mapping[str, Any]) -> Tensor:
         """Return the stored probabilities of the batch's samples, float32, shape ``(N, C)``."""
@@ -358,8 +405,3 @@ def as_teacher(value: nn.Module | Mapping[str, Any], student: nn.Module) -> Teac
     else:
         built = value
     return built if isinstance(built, Teacher) else FrozenTeacher(built)
-
-
-def teacher_recorder(name: str, taps: list[Tap]) -> Recorder:
-    """Recorder on a teacher's wrapped model."""
-    return Recorder("teacher" if name == "teacher" else f"teacher {name!r}", taps)

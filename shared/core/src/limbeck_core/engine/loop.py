@@ -70,6 +70,9 @@ class TrainLoop(BaseLoop):
         self._generators: Mapping[str, Any] | None = None
         self._gradients: Mapping[str, Any] = {}
         self._same_on_all_ranks()
+        for teacher in getattr(unwrap(runner.model), "teachers", {}).values():
+            if hasattr(teacher, "check_data"):
+                teacher.check_data(self.dataloader.dataset)
         metainfo = getattr(self.dataloader.dataset.dataset, "metainfo", None)
         if metainfo is not None:
             runner.visualizer.dataset_meta = metainfo

@@ -17,6 +17,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info
@@ -34,6 +36,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from limbeck_core.engine.reseed import Reseeder
 from limbeck_core.engine.state import isolated, seed_generators
 from limbeck_core.errors import ConfigError, ShapeError, closest
 
@@ -56,6 +59,7 @@ _OPTIONS = (
     "drop_last",
     "worker_init_fn",
     "views",
+    "view_seed",
     *_LOADER_OPTIONS,
 )
 
@@ -280,25 +284,30 @@ def _keeping_generators() -> Any:
     return nullcontext() if _fetching or get_worker_info() is not None else isolated()
 
 
+_OWN = ("dataset", "seed", "views", "view_seed", "_ids", "_own")
+
+
 class SeededDataset(Dataset[Any]):
     """A data set whose random numbers follow from the key of each sample.
 
     Before ``dataset[index]`` the generators of Python, NumPy and PyTorch are seeded from (seed, epoch, index); what was
-    in them before comes back afterwards. A data set with generators of its own (MONAI transforms, albumentations)
-    offers ``reseed(seed)``, which is called first. Other attributes are those of the wrapped data set, to read and to
-    set.
+    in them before comes back afterwards. Generators that its transforms own (MONAI, albumentations) are found and
+    seeded too, see :mod:`limbeck_core.engine.reseed`; a data set that keeps one where nobody finds it offers
+    ``reseed(seed)``. Other attributes are those of the wrapped data set, to read and to set.
 
     Args:
         dataset: The user's data set, one with ``__getitem__`` and ``__len__``.
         seed: The run's seed.
         views: Number of different random views of a sample; epoch e then shows view ``e % views``, as a teacher bank
-            with that many views needs it. ``None`` never repeats.
+            with that many views needs it. ``None`` never repeats. Views follow from a sample's id (the data set's
+            ``ids``, where it has them), so that a subset shows the views of the whole.
+        view_seed: Seed of the views, which several runs share; ``None`` is the run's seed.
 
     Raises:
-        ConfigError: for an iterable data set, which cannot start at a position.
+        ConfigError: for an iterable data set, which cannot start at a position; for ``view_seed`` without ``views``.
     """
 
-    def __init__(self, dataset: Any, seed: int = 0, *, views: int | None = None) -> None:
+    def __init__(self, dataset: Any, seed: int = 0, *, views: int | None = None, view_seed: int | None = None) -> None:
         by_index = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
         if isinstance(dataset, IterableDataset) or not by_index:
             raise ConfigError(
@@ -307,19 +316,30 @@ class SeededDataset(Dataset[Any]):
             )
         if views is not None and views < 1:
             raise ConfigError(f"views must be a whole number >= 1 or None, got {views!r}")
+        if view_seed is not None and views is None:
+            raise ConfigError(f"view_seed={view_seed} has no effect without views: say how many views a sample has")
         self.dataset = dataset
         self.seed = seed
         self.views = views
+        self.view_seed = view_seed
+        self._ids = None if views is None else identities(dataset)
+        self._own: Reseeder | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         # hooks of OpenMMLab exchange the pipeline of the loader's data set between epochs
-        own = name in ("dataset", "seed", "views") or "dataset" not in self.__dict__
+        own = name in _OWN or "dataset" not in self.__dict__
+        if name != "_own":
+            self.__dict__["_own"] = None  # other transforms have other generators
         object.__setattr__(self if own else self.dataset, name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name == "dataset" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a spawned worker has generators of its own and looks for them anew
+        return {**self.__dict__, "_own": None}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -332,13 +352,30 @@ class SeededDataset(Dataset[Any]):
             return Samples([self._sample(key) for key in keys], keys)
 
     def _sample(self, key: Key) -> Any:
-        epoch = key.epoch if self.views is None else key.epoch % self.views
-        seed = sample_seed(self.seed, epoch, key.sample)
+        seed = self._seed_of(key)
         seed_generators(seed)
         reseed = getattr(self.dataset, "reseed", None)
         if reseed is not None:
             reseed(seed)
+        if self._own is None:
+            self._own = Reseeder(self.dataset)
+        self._own.reseed(seed)
         return self.dataset[key.sample]
+
+    def _seed_of(self, key: Key) -> int:
+        if self.views is None:
+            return sample_seed(self.seed, key.epoch, key.sample)
+        identity = key.sample if self._ids is None else int(self._ids[key.sample])
+        return sample_seed(self.seed if self.view_seed is None else self.view_seed, key.epoch % self.views, identity)
+
+
+def identities(dataset: Any) -> npt.NDArray[np.int64] | None:
+    """Return the id of each sample of a data set that names them by whole numbers, in an attribute ``ids``."""
+    ids = getattr(dataset, "ids", None)
+    if ids is None or not hasattr(ids, "__len__") or len(ids) != len(dataset):
+        return None
+    found = np.asarray(ids)
+    return found.astype(np.int64) if found.dtype.kind in "iu" and found.ndim == 1 else None
 
 
 def stack(samples: Sequence[Any]) -> dict[str, Any]:
@@ -390,11 +427,14 @@ class KeyedCollate:
         collate: The user's function from samples to a batch; :func:`stack` by default. To a mapping without ``ids`` the
             indices of the samples are added, int64, shape ``(N,)``.
         seed: The run's seed.
+        views: Number of views of a sample. To a mapping ``view_ids`` are added then, the number of the view that each
+            sample shows, int64, shape ``(N,)``.
     """
 
-    def __init__(self, collate: Callable[[Any], Any] = stack, seed: int = 0) -> None:
+    def __init__(self, collate: Callable[[Any], Any] = stack, seed: int = 0, *, views: int | None = None) -> None:
         self.collate = collate
         self.seed = seed
+        self.views = views
 
     def __call__(self, samples: list[Any]) -> Any:
         """Make the batch."""
@@ -405,6 +445,8 @@ class KeyedCollate:
             batch = self.collate(samples)
         if isinstance(batch, MutableMapping) and "ids" not in batch:
             batch["ids"] = torch.tensor([key.sample for key in keys], dtype=torch.int64)
+        if isinstance(batch, MutableMapping) and self.views is not None:
+            batch["view_ids"] = torch.tensor([key.epoch % self.views for key in keys], dtype=torch.int64)
         return batch
 
 
@@ -428,8 +470,8 @@ def build_dataloader(config: Mapping[str, Any] | DataLoader[Any], *, seed: int, 
     Args:
         config: ``dataset`` (a config or an object), ``batch_size``; optional ``sampler``
             (``dict(shuffle=..., pad=...)`` for ours, or any sampler), ``batch_sampler``, ``collate_fn`` (default
-            :func:`stack`), ``drop_last``, ``views`` (see :class:`SeededDataset`), ``worker_init_fn`` and PyTorch's
-            ``num_workers``, ``persistent_workers`` (default: on where there are workers), ``pin_memory``,
+            :func:`stack`), ``drop_last``, ``views`` and ``view_seed`` (see :class:`SeededDataset`), ``worker_init_fn``
+            and PyTorch's ``num_workers``, ``persistent_workers`` (default: on where there are workers), ``pin_memory``,
             ``prefetch_factor``, ``timeout``, ``multiprocessing_context``. A PyTorch loader is taken apart and built
             anew around the same data set.
         seed: The run's seed.
@@ -442,14 +484,15 @@ def build_dataloader(config: Mapping[str, Any] | DataLoader[Any], *, seed: int, 
     if isinstance(config, DataLoader):
         if isinstance(config.batch_sampler, KeyedBatches):
             return config
-        config = _options_of(config)
+        config = loader_options(config)
     for name in config:
         if name not in _OPTIONS:
             raise ConfigError(f"a dataloader has no option {name!r}: {closest(name, _OPTIONS)}")
     if "dataset" not in config:
         raise ConfigError("a dataloader needs a dataset: dataset=dict(type=YourDataset, ...)")
     dataset = _built_dataset(config["dataset"])
-    wrapped = SeededDataset(dataset, seed, views=config.get("views"))
+    views = config.get("views")
+    wrapped = SeededDataset(dataset, seed, views=views, view_seed=config.get("view_seed"))
     batches = _batches(config, dataset, seed, training)
     options = {name: config[name] for name in _LOADER_OPTIONS if name in config}
     workers = options.get("num_workers", 0)
@@ -459,7 +502,7 @@ def build_dataloader(config: Mapping[str, Any] | DataLoader[Any], *, seed: int, 
     return DataLoader(
         wrapped,
         batch_sampler=KeyedBatches(batches, seed),
-        collate_fn=KeyedCollate(_resolved(config.get("collate_fn")) or stack, seed),
+        collate_fn=KeyedCollate(_resolved(config.get("collate_fn")) or stack, seed, views=views),
         # a loader draws a number when it starts; with its own generator it does not draw it from the run's
         generator=torch.Generator().manual_seed(sample_seed(seed, 0, 2, ORDER)),
         **options,
@@ -474,7 +517,10 @@ def _start_worker(worker_id: int, init: Callable[[int], None] | None) -> None:
         init(worker_id)
 
 
-def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
+def loader_options(loader: DataLoader[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return what :func:`build_dataloader` takes to build such a loader around the same data set."""
+    if isinstance(loader, Mapping):
+        return dict(loader)
     if isinstance(loader.dataset, IterableDataset):
         return {"dataset": loader.dataset, "batch_size": 1}
     if loader.batch_sampler is None:
@@ -482,7 +528,11 @@ def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
     options: dict[str, Any] = {"dataset": loader.dataset, "num_workers": loader.num_workers}
     if loader.collate_fn is not default_collate:
         options["collate_fn"] = loader.collate_fn
-    if type(loader.batch_sampler) is BatchSampler:
+    if isinstance(loader.batch_sampler, KeyedBatches):  # one of ours
+        inner = loader.batch_sampler.batches
+        options |= {"dataset": loader.dataset.dataset, "collate_fn": loader.collate_fn.collate}  # type: ignore[attr-defined]
+        options |= {"batch_size": inner.batch_size} if hasattr(inner, "batch_size") else {"batch_sampler": inner}
+    elif type(loader.batch_sampler) is BatchSampler:
         options |= {"batch_size": loader.batch_size, "drop_last": loader.drop_last, "sampler": loader.sampler}
     else:
         options["batch_sampler"] = loader.batch_sampler
@@ -570,6 +620,8 @@ __all__ = [
     "SeededDataset",
     "build_dataloader",
     "fetch",
+    "identities",
+    "loader_options",
     "sample_seed",
     "stack",
 ]
