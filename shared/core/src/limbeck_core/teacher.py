@@ -38,8 +38,8 @@ class Teacher(nn.Module):
     Args:
         model: The wrapped model, in which taps resolve. It is frozen here: no parameter of it asks for a gradient.
 
-    ``stateful`` says whether the teacher's state belongs in the checkpoint, ``remembers`` whether it looks its values up
-    instead of running a model, ``student_taps`` what it wants to see of the student each step.
+    ``stateful`` says whether the teacher's state belongs in the checkpoint, ``remembers`` whether it looks its values
+    up instead of running a model, ``student_taps`` what it wants to see of the student each step.
     """
 
     stateful = False

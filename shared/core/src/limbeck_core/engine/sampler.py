@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -530,7 +530,8 @@ def loader_options(loader: DataLoader[Any] | Mapping[str, Any]) -> dict[str, Any
         options["collate_fn"] = loader.collate_fn
     if isinstance(loader.batch_sampler, KeyedBatches):  # one of ours
         inner = loader.batch_sampler.batches
-        options |= {"dataset": loader.dataset.dataset, "collate_fn": loader.collate_fn.collate}  # type: ignore[attr-defined]
+        dataset, collate = cast("SeededDataset", loader.dataset), cast("KeyedCollate", loader.collate_fn)
+        options |= {"dataset": dataset.dataset, "collate_fn": collate.collate}
         options |= {"batch_size": inner.batch_size} if hasattr(inner, "batch_size") else {"batch_sampler": inner}
     elif type(loader.batch_sampler) is BatchSampler:
         options |= {"batch_size": loader.batch_size, "drop_last": loader.drop_last, "sampler": loader.sampler}
