@@ -87,6 +87,16 @@ def test_two_pictures_of_one_name() -> None:
         page().figure("curves", draw_curves({"a": [[1.0]]}, x_label="x", y_label="y"), alt="a")
 
 
+def test_table_that_scrolls_is_reached_and_named_without_a_mouse() -> None:
+    html = Report("t").table(["a"], [["1"]], caption='"Three" `seeds`').html()
+    assert '<div class="scroll" role="region" tabindex="0" aria-label="&quot;Three&quot; seeds">' in html
+
+
+def test_epochs_are_counted_in_whole_numbers() -> None:
+    axes = draw_curves({"a": [list(range(20))]}, x_label="epoch", y_label="y").axes[0]
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
 def test_row_of_another_length() -> None:
     with pytest.raises(ConfigError, match="a row has 1 cells, the table 2 columns"):
         Report("t").table(["a", "b"], [["only"]])

@@ -38,7 +38,7 @@ def draw_reliability(curves: Mapping[str, Reliability], path: str | Path, *, tit
         lower.stairs([count / total for count in curve.samples], curve.edges, **style)
     upper.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     lower.set(xlabel="confidence", ylabel="share of samples", xlim=(0, 1), ylim=(0, 1))
-    upper.legend(loc="upper left", frameon=False)
+    upper.legend(loc="best", frameon=False)  # models that doubt themselves fill the upper left, others the lower right
     return _save(figure, path)
 
 

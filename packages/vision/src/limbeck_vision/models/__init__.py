@@ -16,7 +16,7 @@ from limbeck_vision.models.repdistiller import load_repdistiller
 from limbeck_vision.models.resnet import (
     ResNet,
     resnet8,
-    resnet8_eighth,
+    resnet8_quarter,
     resnet8x4,
     resnet14,
     resnet20,
@@ -52,7 +52,7 @@ __all__ = [
     "mobilenet_v2",
     "normalize",
     "resnet8",
-    "resnet8_eighth",
+    "resnet8_quarter",
     "resnet8x4",
     "resnet14",
     "resnet20",

@@ -120,9 +120,9 @@ def resnet8(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORM
     return _thin(8, num_classes, normalization)
 
 
-def resnet8_eighth(num_classes: int = 10, *, normalization: Statistics = None) -> ResNet:
-    """ResNet-8 of three stages with 2, 4 and 8 channels: small enough to need a teacher on 8x8 digits."""
-    return _thin(8, num_classes, normalization, stem=2, width=2)
+def resnet8_quarter(num_classes: int = 10, *, normalization: Statistics = None) -> ResNet:
+    """ResNet-8 of three stages with 4, 8 and 16 channels: small enough to need a teacher on 8x8 digits."""
+    return _thin(8, num_classes, normalization, stem=4, width=4)
 
 
 def resnet14(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> ResNet:

@@ -34,6 +34,7 @@ def draw_curves(
         ConfigError: if there is nothing to draw, or the seeds of one name have several lengths.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  loaded only where pictures are made
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     if not any(len(run) for runs in curves.values() for run in runs):
         raise ConfigError("there is nothing to draw: give each curve at least one value")
@@ -49,6 +50,7 @@ def draw_curves(
             axes.plot(positions, values.T, color=colour, linewidth=0.7, alpha=0.45)
         axes.plot(positions, values.mean(0), color=colour, linewidth=2.2, label=name)
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch two and a half
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     return figure

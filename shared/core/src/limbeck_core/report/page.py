@@ -87,8 +87,11 @@ class Report:
             lines.append(f'<tr><th scope="row">{_inline(str(row[0]))}</th>{cells}</tr>')
         title = f"<caption>{_inline(caption)}</caption>" if caption else ""
         body = "\n".join(lines)
+        # a region that scrolls must be reached, and named, without a mouse
+        label = escape(caption.replace("`", "") or "table")
         self._body.append(
-            f'<div class="scroll"><table>{title}<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
+            f"<table>{title}<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
         )
         return self
 

@@ -4,17 +4,18 @@
 #   limbeck test vision/digits/kd --checkpoint work_dirs/kd/student.pth
 from mmengine.config import read_base
 from torch.nn import CrossEntropyLoss
+from torch.optim import SGD
 
 from limbeck_core import Distiller, Match, pretrained
 from limbeck_core.losses import KLDivergenceLoss
-from limbeck_vision.models import ImageCall, resnet8, resnet8_eighth
+from limbeck_vision.models import ImageCall, resnet8, resnet8_quarter
 
 with read_base():
     from .._base_.digits import *
 
 model = dict(
     type=Distiller,
-    student=dict(type=resnet8_eighth, num_classes=10),
+    student=dict(type=resnet8_quarter, num_classes=10),
     teacher=dict(
         type=pretrained,
         model=dict(type=resnet8, num_classes=10, normalization=None),
@@ -27,3 +28,6 @@ model = dict(
         kd=dict(type=Match, loss=dict(type=KLDivergenceLoss, temperature=4.0), student="fc", teacher="fc", weight=0.9),
     ),
 )
+
+# of 0.05, 0.1, 0.2 and 0.4 the best on 300 held-out training images; the same search was made for every model
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.4, momentum=0.9, weight_decay=5e-4, nesterov=True))

@@ -3,6 +3,7 @@
 #   limbeck test vision/digits/teacher --checkpoint work_dirs/teacher/student.pth
 from mmengine.config import read_base
 from torch.nn import CrossEntropyLoss
+from torch.optim import SGD
 
 from limbeck_core import Distiller
 from limbeck_vision.models import ImageCall, resnet8
@@ -16,3 +17,6 @@ model = dict(
     call=dict(type=ImageCall),
     task_loss=dict(type=CrossEntropyLoss),
 )
+
+# of 0.05, 0.1, 0.2 and 0.4 the best on 300 held-out training images; the same search was made for every model
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True))
