@@ -593,6 +593,14 @@ class TestWriting:
         for path in (tmp_path / "a").glob("view*"):
             assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
+    def test_worker_processes_change_nothing(self, tmp_path: Path) -> None:
+        for workers in (0, 2):
+            folder = tmp_path / str(workers)
+            write(folder, distiller(teacher(), kd_only()), data(num_workers=workers), views=2)
+            assert BankWriter(distiller(teacher(), kd_only()), data(num_workers=2), folder, views=2).verify() == []
+        for path in (tmp_path / "0").glob("view*"):
+            assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes()
+
     def test_sizes_as_text(self) -> None:
         assert [size_text(n) for n in (5, 2048, 3 * 2**20, 5 * 2**30, 2**43)] == [
             "5 B",

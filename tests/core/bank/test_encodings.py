@@ -140,10 +140,13 @@ class TestTopScores:
         torch.testing.assert_close(decoded[:, :3], value[:, :3], rtol=1e-2, atol=1e-2)
         assert np.isfinite(column_of("x", value, "top4").codec().errors(value, decoded)).all()
 
-    @pytest.mark.parametrize(("classes", "bytes_each"), [(256, 1), (257, 2), (65536, 2), (65537, 4)])
-    def test_size(self, classes: int, bytes_each: int) -> None:
+    @pytest.mark.parametrize(("classes", "bits"), [(100, 7), (128, 7), (129, 8), (1000, 10), (50257, 16), (65537, 17)])
+    def test_classes_take_as_few_bits_as_they_need(self, classes: int, bits: int) -> None:
         codec = Column("x", (classes,), "float32", "top16").codec()
-        assert codec.size == 4 + 16 * 2 + 16 * bytes_each
+        assert codec.size == 4 + 16 * 2 + 2 * bits
+        value = torch.randn(3, classes)
+        value[:, -1], value[:, 0] = 50, 40  # the ends of the range are among the kept
+        assert torch.equal(codec.decode(codec.encode(value)).topk(2).indices, torch.tensor([[classes - 1, 0]] * 3))
 
     @pytest.mark.parametrize(
         ("value", "sentence"),

@@ -304,3 +304,47 @@ def test_stacking() -> None:
         stack([torch.zeros(2), torch.zeros(3)])
     with pytest.raises(ShapeError, match="mask stands in only one of sample 0 and sample 1"):
         stack([{"inputs": 1}, {"inputs": 1, "mask": 2}])
+
+
+class TestViews:
+    """Views of a bank: a seed that runs share, by the id of a sample, and their number in the batch."""
+
+    def test_several_runs_share_the_views(self) -> None:
+        config = {"dataset": {"type": Augmented}, "batch_size": 4, "views": 2, "view_seed": 9}
+        first, second = (build_dataloader(config, seed=seed, training=True) for seed in (5, 6))
+        assert torch.equal(first.dataset[Key(3, 1)]["inputs"], second.dataset[Key(3, 3)]["inputs"])
+        assert [b["ids"].tolist() for b in epoch_of(first, 0)] != [b["ids"].tolist() for b in epoch_of(second, 0)]
+        other = build_dataloader({**config, "view_seed": 10}, seed=5, training=True)
+        assert not torch.equal(first.dataset[Key(3, 1)]["inputs"], other.dataset[Key(3, 1)]["inputs"])
+
+    def test_the_batch_says_which_view_it_shows(self) -> None:
+        stream = loader(views=2)
+        assert [epoch_of(stream, epoch)[0]["view_ids"].tolist() for epoch in (0, 3)] == [[0] * 4, [1] * 4]
+        assert "view_ids" not in epoch_of(loader(), 0)[0]
+
+    def test_a_subset_shows_the_views_of_the_whole(self) -> None:
+        whole = Augmented()
+        whole.ids = np.arange(len(whole)) + 100
+
+        class Part(Augmented):
+            ids = np.array([107, 103])
+
+            def __len__(self) -> int:
+                return 2
+
+            def __getitem__(self, index: int) -> Any:
+                return whole[self.ids[index] - 100]
+
+        everyone, some = (SeededDataset(d, seed=1, views=1, view_seed=4) for d in (whole, Part()))
+        assert torch.equal(everyone[Key(3, 0)]["inputs"], some[Key(1, 0)]["inputs"])
+
+    @pytest.mark.parametrize("ids", [["a", "b"], np.zeros(3), np.zeros(22), torch.zeros(22, 2, dtype=torch.int64), 5])
+    def test_an_attribute_that_names_no_samples_does_not_count(self, ids: Any) -> None:
+        other = Augmented()
+        other.ids = ids
+        plain, odd = (SeededDataset(d, seed=1, views=1) for d in (Augmented(), other))
+        assert torch.equal(plain[Key(3, 0)]["inputs"], odd[Key(3, 0)]["inputs"])
+
+    def test_a_seed_without_views(self) -> None:
+        with pytest.raises(ConfigError, match="view_seed=3 has no effect without views: say how many views a sample"):
+            SeededDataset(Augmented(), view_seed=3)

@@ -14,6 +14,7 @@ from limbeck_core.errors import closest
 if TYPE_CHECKING:
     from limbeck_core.calls import MappingCall, OpenMMLabCall, TensorCall
     from limbeck_core.distiller import Distiller
+    from limbeck_core.fast_teacher import FastTeacher
     from limbeck_core.match import Match
     from limbeck_core.openmmlab_models import openmmlab
     from limbeck_core.tap import Tap
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Distiller": "distiller",
     "EMATeacher": "teacher",
+    "FastTeacher": "fast_teacher",
     "FrozenTeacher": "teacher",
     "MappingCall": "calls",
     "Match": "match",
@@ -39,6 +41,7 @@ _HOMES = {
 __all__ = [
     "Distiller",
     "EMATeacher",
+    "FastTeacher",
     "FrozenTeacher",
     "MappingCall",
     "Match",

@@ -10,15 +10,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from limbeck_core.errors import DEBUG_VARIABLE, LimbeckError, debugging
 
 _EPILOG = f"""\
-exit status: 0 done; 1 a comparison missed (conform) or an error found (doctor); 2 a config, file or argument does not
-fit; 130 interrupted.
+exit status: 0 done; 1 a comparison missed (conform), an error found (doctor) or a bank damaged (bank --verify); 2 a
+config, file or argument does not fit; 130 interrupted.
 Errors are one sentence; {DEBUG_VARIABLE}=1 shows where they come from."""
 
 
@@ -81,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--deterministic", action="store_true", help="deterministic algorithms only (may be slower)")
     _add_data_root(command)
     command.add_argument("--amp", action="store_true", help="mixed precision (needs an accelerator)")
+    command.add_argument(
+        "--bank",
+        metavar="D",
+        type=Path,
+        help="read the teacher's values from here ('limbeck bank') instead of running it",
+    )
     _add_partial(command)
     _add_launcher(command)
     _add_overrides(command)
@@ -122,6 +129,28 @@ def _parser() -> argparse.ArgumentParser:
         "Teachers, inputs, taps, shapes, losses and gradients; nothing is trained or written.",
     )
     _add_config(command)
+    _add_data_root(command)
+    _add_overrides(command)
+
+    command = add(
+        "bank",
+        _bank,
+        "write down what the teacher says of every sample, for 'limbeck train --bank'",
+        "Goes on where it stopped, also in several processes at once (torchrun, or the same command twice). "
+        "The config may say how in bank = dict(folder=..., views=..., seed=..., encoding=..., batch_size=...).",
+    )
+    _add_config(command)
+    command.add_argument("--bank", metavar="D", type=Path, help="the bank's folder (default: work_dirs/NAME/bank)")
+    command.add_argument("--views", metavar="K", type=int, help="random views of each sample; epoch e shows e %% K")
+    command.add_argument(
+        "--encoding",
+        metavar="[TAP=]E",
+        nargs="+",
+        help="exact (default), float32, float16, bfloat16, or top16 for class scores; of one tap with TAP=",
+    )
+    command.add_argument(
+        "--verify", action="store_true", help="write nothing: look at every byte, and ask the teacher again on a few"
+    )
     _add_data_root(command)
     _add_overrides(command)
 
@@ -238,6 +267,7 @@ def _train(options: argparse.Namespace) -> int:
         data_root=options.data_root,
         amp=options.amp,
         partial=options.partial,
+        bank=options.bank,
         launcher=options.launcher,
         overrides=options.cfg_options,
     )
@@ -344,6 +374,73 @@ def _doctor(options: argparse.Namespace) -> int:
             print(finding)
     print(f"{options.config}: {', '.join(counts)}; {found.in_words()}")
     return 0 if counts[0].startswith("0 ") else 1
+
+
+def _bank(options: argparse.Namespace) -> int:
+    from limbeck_core.bank.command import bank_writer  # noqa: PLC0415
+    from limbeck_core.bank.storage import Bank  # noqa: PLC0415
+    from limbeck_core.bank.writing import size_text  # noqa: PLC0415
+
+    encodings = {tap: encoding for tap, _, encoding in (text.rpartition("=") for text in options.encoding or ())}
+    for_all = encodings.pop("", None)
+    writer = bank_writer(
+        options.config,
+        folder=options.bank,
+        views=options.views,
+        encoding={**encodings, "*": for_all or "exact"} if encodings else for_all,
+        data_root=options.data_root,
+        overrides=options.cfg_options,
+    )
+    lines = writer.plan()
+    speaks = os.environ.get("RANK", "0") == "0"
+    if options.verify:
+        with _progress("verifying") as progress:
+            complaints = writer.verify(progress=progress)
+        for complaint in complaints:
+            print(complaint)
+        print(f"{writer.folder}: {len(complaints) or 'nothing'} wrong")
+        return 1 if complaints else 0
+    if speaks:
+        head = ("teacher", "tap", "a sample", "encoding", "bytes", "error")
+        rows = [
+            (
+                line.teacher,
+                column.name,
+                f"{column.dtype} {list(column.shape)}",
+                column.encoding,
+                str(line.size),
+                line.bound,
+            )
+            for line, column in ((line, line.column) for line in lines)
+        ]
+        _print_table([head, *rows])
+        first, size = writer.parts[0].manifest, sum(part.manifest.size for part in writer.parts)
+        views = f"{first.views} views" if first.views > 1 else "1 view"
+        print(f"{first.samples} samples x {views}, {size_text(size)} in {writer.folder}", flush=True)
+    with _progress("samples") as progress:
+        whole = writer.write(progress)
+    if not whole:
+        print("every shard that is left is being written by another process")
+    elif speaks:
+        for part in writer.parts:
+            errors = zip(part.manifest.columns, Bank(part.folder).errors(), strict=True)
+            worst = [f"{column.name} {largest:.2g}" for column, (largest, _) in errors if largest]
+            measured = f"; largest errors: {', '.join(worst)}" if worst else ""
+            print(f"{part.folder} is whole{measured}")
+    return 0
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the remaining time, in a terminal; nothing elsewhere."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -38,12 +38,11 @@ class Teacher(nn.Module):
     Args:
         model: The wrapped model, in which taps resolve. It is frozen here: no parameter of it asks for a gradient.
 
-    ``stateful`` says whether the teacher's state belongs in the checkpoint, ``remembers`` whether it looks its values
-    up instead of running a model, ``student_taps`` what it wants to see of the student each step.
+    ``stateful`` says whether the teacher's state belongs in the checkpoint, ``student_taps`` what it wants to see of
+    the student each step. A teacher that looks its values up instead of running a model has an identity for a model.
     """
 
     stateful = False
-    remembers = False
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -55,6 +54,11 @@ class Teacher(nn.Module):
     def original(self) -> nn.Module:
         """The model as it was given, of a teacher that rewrote it to be faster; otherwise just the model."""
         return self.model
+
+    @property
+    def changes(self) -> bool:
+        """Whether it may say something else in the next validation, so that it is judged again."""
+        return self.stateful
 
     def set_modes(self) -> None:
         """Freeze every parameter and put every module into the mode in which this teacher runs."""
@@ -302,7 +306,6 @@ class PastSelf(Teacher):
     """
 
     stateful = True
-    remembers = True
 
     def __init__(
         self, num_samples: int, num_classes: int, *, logits: str | Tap = "", dtype: torch.dtype = torch.float32

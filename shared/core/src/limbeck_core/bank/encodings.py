@@ -164,10 +164,8 @@ class TopScores(Encoding):
             )
         self.count, self.temperature = count, temperature
         self.places = math.prod(shape) // self.classes
-        self.index = np.dtype(
-            next(kind for kind in ("u1", "<u2", "<u4") if self.classes <= 256 ** np.dtype(kind).itemsize)
-        )
-        self.size = self.places * (4 + 2 * count + count * self.index.itemsize)
+        self.bits = (self.classes - 1).bit_length()  # of the number of a class
+        self.size = self.places * (4 + 2 * count) + math.ceil(self.places * count * self.bits / 8)
         self.bound = f"total variation <= mass beyond the top {count} at temperature {temperature:g}"
 
     def _flat(self, values: Tensor) -> Tensor:
@@ -188,8 +186,22 @@ class TopScores(Encoding):
                 "class scores lie further apart than float16 can say (65504), or are infinite: choose the encoding "
                 "bfloat16 or float32"
             )
-        parts = [largest.numpy().astype("<f4"), distance.numpy().astype("<f2"), index.numpy().astype(self.index)]
-        return np.concatenate([part.reshape(len(values), -1).view(np.uint8) for part in parts], axis=1)
+        parts = [largest.numpy().astype("<f4"), distance.numpy().astype("<f2")]
+        parts = [part.reshape(len(values), -1).view(np.uint8) for part in parts]
+        return np.concatenate([*parts, self._packed(index.numpy())], axis=1)
+
+    def _packed(self, index: npt.NDArray[np.int64]) -> Rows:
+        """Numbers of classes, in as few bits each as they need."""
+        bits = (index[..., None] >> np.arange(self.bits - 1, -1, -1)) & 1
+        return np.packbits(bits.astype(np.uint8).reshape(len(index), -1), axis=1)
+
+    def _unpacked(self, rows: Rows) -> npt.NDArray[np.int64]:
+        bits = np.unpackbits(rows, axis=1, count=self.places * self.count * self.bits)
+        bits = bits.reshape(len(rows), self.places, self.count, self.bits)
+        index = np.zeros(bits.shape[:-1], dtype=np.int64)
+        for place in range(self.bits):
+            index = index << 1 | bits[..., place]
+        return index
 
     def decode(self, rows: Rows) -> Tensor:
         """Return the scores of rows, the classes beyond the top all with the score that stands for them."""
@@ -198,7 +210,7 @@ class TopScores(Encoding):
         first, second, third = np.split(rows, cuts, axis=1)
         largest = torch.from_numpy(np.array(first).view("<f4").reshape(number, places, 1))
         distance = torch.from_numpy(np.array(second).view("<f2").reshape(number, places, count)).float()
-        index = np.array(third).view(self.index).reshape(number, places, count).astype(np.int64)
+        index = self._unpacked(third)
         # bytes that were damaged where nobody checked them must not reach beyond the classes
         index.clip(0, self.classes - 1, out=index)
         below = largest - distance

@@ -597,6 +597,9 @@ class Bank:
         self._ids = self._read_ids()
         self._shards: dict[int, Shard] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bank, (self.folder,)  # another process maps the files for itself
+
     def _file(self, name: str) -> bytes:
         path = self.folder / name
         try:

@@ -56,8 +56,6 @@ class BankTeacher(Teacher):
         BankError: if there is no bank, it is damaged or unfinished, or it is of another teacher.
     """
 
-    remembers = True
-
     def __init__(
         self,
         folder: str | Path,

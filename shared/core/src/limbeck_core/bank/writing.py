@@ -40,6 +40,7 @@ from limbeck_core.distiller import Distiller
 from limbeck_core.engine.reseed import Reseeder, refuse_unseeded
 from limbeck_core.engine.sampler import Key, build_dataloader, fetch, identities, loader_options
 from limbeck_core.errors import BankError, ConfigError, NonFiniteError, closest
+from limbeck_core.fast_teacher import FastTeacher
 from limbeck_core.match import Match
 from limbeck_core.tap import Tap, resolve
 from limbeck_core.teacher import FrozenTeacher
@@ -219,6 +220,7 @@ class BankWriter:
                 columns=(Column(SKETCH, (), "float32", "exact"), *columns),
                 taps=tuple(taps),
                 about={
+                    "teacher": name,
                     "batch_size": self.batch_size,
                     "threads": torch.get_num_threads(),
                     "torch": torch.__version__,
@@ -253,10 +255,10 @@ class BankWriter:
     def _adopt_speedups(self) -> None:
         """Let a teacher that chooses how it runs run as it did when the bank was begun."""
         for name in self.teachers:
-            teacher: Any = self.distiller.teachers[name]
+            teacher = self.distiller.teachers[name]
             folder = self._folder_of(name)
-            if hasattr(teacher, "choice") and (folder / MANIFEST).exists():
-                teacher.choice = tuple(read_manifest(folder).key["teacher"]["speedups"])
+            if isinstance(teacher, FastTeacher) and (folder / MANIFEST).exists():
+                teacher.choose(read_manifest(folder).key["teacher"]["speedups"])
 
     def _stream(self, view: int) -> Iterator[Mapping[str, Any]]:
         self.loader.batch_sampler.seek(view)  # type: ignore[union-attr]

@@ -162,7 +162,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     content: Any = read_file(path)
     ours = content.get("limbeck") if isinstance(content, dict) else None
-    if not isinstance(ours, dict) or "format" not in ours:
+    if not isinstance(ours, dict) or not isinstance(ours.get("format"), int):
         raise CheckpointError(
             f"{path} is not a checkpoint that limbeck wrote, so there is no run in it to resume: to start from its "
             "weights, pass it as load_from without resume"

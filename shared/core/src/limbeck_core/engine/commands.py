@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
+from limbeck_core.bank.command import use_bank
 from limbeck_core.build import build, resolve_type
 from limbeck_core.distiller import Distiller
 from limbeck_core.engine.batches import first_batches
@@ -53,6 +54,7 @@ def train(
     data_root: str | Path | None = None,
     amp: bool = False,
     partial: bool = False,
+    bank: str | Path | None = None,
     launcher: Launcher = "none",
     overrides: Sequence[str] | Mapping[str, Any] = (),
 ) -> Runner:
@@ -68,6 +70,7 @@ def train(
         data_root: See :func:`~limbeck_core.engine.config.load_config`.
         amp: Mixed precision with a scaled loss; needs an accelerator.
         partial: Let ``load_from`` fill a part of the student only.
+        bank: Read what the teacher says from this folder, which ``limbeck bank`` wrote, instead of running it.
         launcher: Who started the processes; ``"none"`` is a single one.
         overrides: See :func:`~limbeck_core.engine.config.load_config`.
 
@@ -78,6 +81,7 @@ def train(
         ConfigError: if the config does not fit, the launcher does not match how the process was started, or ``amp`` is
             asked for without an accelerator.
         CheckpointError: if a checkpoint cannot be resumed from.
+        BankError: if the bank is missing, damaged, or of another teacher, data set or recipe.
     """
     _check_launcher(launcher)
     settings = load_config(config, overrides=overrides, data_root=data_root)
@@ -93,6 +97,8 @@ def train(
     settings.randomness = randomness
     if amp:
         _use_amp(settings)
+    if bank is not None:
+        use_bank(settings, bank)
     runner: Runner = Runner.from_cfg(settings)
     runner.train()
     return runner

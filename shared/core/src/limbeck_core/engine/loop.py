@@ -421,7 +421,8 @@ class EvaluationLoop(BaseLoop):
             found = self._known.get(name)
             if found is None:
                 found = judge.evaluate(len(self.dataloader.dataset))
-                if not model.teachers[name].stateful:
+                teacher = model.teachers[name]
+                if not getattr(teacher, "changes", teacher.stateful):
                     self._known[name] = found
             prefix = "teacher/" if len(self._judges) == 1 else f"teacher/{name}/"
             metrics.update({prefix + metric: value for metric, value in found.items()})

@@ -41,6 +41,7 @@ from limbeck_core.engine.hooks import (
 from limbeck_core.engine.loop import EpochLoop, StepLoop, TestLoop, TrainLoop, ValLoop
 from limbeck_core.engine.progress import ProgressBarHook
 from limbeck_core.engine.sampler import build_dataloader
+from limbeck_core.engine.speedups import SpeedupHook, fast_teachers
 from limbeck_core.engine.state import (
     Stateful,
     capture_generators,
@@ -285,6 +286,8 @@ class Runner(MMRunner):
                 )
         if updatable_teachers(self.model) and not any(isinstance(hook, EMATeacherHook) for hook in self.hooks):
             self.register_hook(EMATeacherHook())
+        if fast_teachers(self.model):
+            self.register_hook(SpeedupHook())
 
     # ------------------------------------------------------------------ running
 
