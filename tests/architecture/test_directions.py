@@ -22,6 +22,7 @@ LAYERS = (
     {"calls", "fast_teacher", "match", "tap", "teacher", "openmmlab_models"},
     {"distiller"},
     {"bank", "engine", "inspect", "report"},
+    {"suggest"},
     {"cli"},
     {"__main__"},
 )

@@ -16,6 +16,7 @@ from limbeck_core import adapters
 from limbeck_core import functional as F
 from limbeck_core.adapters import (
     AttentionFusion,
+    Chain,
     ClassMap,
     ConvAdapter,
     GlobalPool,
@@ -369,3 +370,16 @@ class TestClassMap:
 
     def test_is_no_state_of_the_student(self) -> None:
         assert not ClassMap([1, 0]).state_dict()
+
+
+class TestChain:
+    def test_one_after_the_other_from_configs(self) -> None:
+        config = {"type": "limbeck_core.adapters.TokensToMap", "height": 2, "width": 3, "prefix_tokens": 1}
+        chain = Chain([config, ConvAdapter(5, 6)])
+        tokens = draw(2, 7, 5)
+        assert torch.equal(chain(tokens), chain.adapters[1](TokensToMap(2, 3, prefix_tokens=1)(tokens)))
+        assert {name for name, _ in chain.named_parameters()} == {"adapters.1.conv.weight", "adapters.1.conv.bias"}
+
+    def test_nothing_is_no_chain(self) -> None:
+        with pytest.raises(ValueError, match="needs at least one adapter, got none: leave the adapter out"):
+            Chain([])

@@ -398,10 +398,25 @@ class TestDoctor:
         examined = commands.examine(config, overrides=["+train_dataloader.num_workers=2"])
         assert (examined.samples, examined.findings[-1].level) == (16, "note")
 
-    def test_patience(self) -> None:
-        assert (
-            "are quicker: --cfg-options train_dataloader.batch_size=8" in commands.Examination([], 64, 1, 11).in_words()
-        )
+    def test_large_batches_are_cut_so_that_it_is_quick(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[int] = []
+        clock = [0.0]
+
+        def slow(model: Any, found: list[Any]) -> list[Any]:
+            seen.append(sum(len(batch["inputs"]) for batch in found))
+            clock[0] += 0.5 * seen[-1]
+            return []
+
+        monkeypatch.setattr(commands, "diagnose", slow)
+        monkeypatch.setattr(commands.time, "perf_counter", lambda: clock[0])
+        examined = commands.examine(config, overrides=["train_dataloader.batch_size=16"])
+        assert seen == [4, 4, 12]  # two trials of 2 s leave 3 s for batches of 6
+        assert (examined.samples, examined.whole) == (12, 32)
+        assert examined.in_words().endswith("looked at 12 samples of 32, so as to be quick, for 10.0 s")
+        seen.clear()
+        monkeypatch.setattr(commands, "LOOK", 100.0)
+        assert commands.examine(config, overrides=["train_dataloader.batch_size=16"]).samples == 32
+        assert seen == [4, 32]
 
     @pytest.mark.parametrize(
         ("text", "sentence"),

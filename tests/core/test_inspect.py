@@ -128,6 +128,18 @@ class TestTeacher:
     def test_class_order(self) -> None:
         only(diagnose(make(Oracle(order=(2, 0, 1))), batches()), "in different orders; join them with ClassMap")
 
+    def test_luck_is_no_class_order(self) -> None:
+        """A handful of samples of many classes can be renamed well whatever the teacher says."""
+
+        class Guessing(Oracle):
+            def forward(self, x: Tensor) -> Tensor:
+                return self.fc(functional.one_hot((x[:, 1, 0, 0] * 12).long(), 12).float())
+
+        torch.manual_seed(0)
+        samples = [{**batch, "targets": torch.randperm(12)} for batch in batches()]
+        found = troubles(diagnose(make(Guessing(), student=Net(classes=12)), samples))
+        assert not any("different orders" in line for line in found)
+
     def test_untrained(self) -> None:
         class Constant(Oracle):
             def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Adapters: from the student's width and shape to what a loss compares with the teacher.
 
 An adapter stands in ``Match(adapter=...)`` (student's side) or ``Match(teacher_adapter=...)``. It is trained together
-with the student and dropped at export. Several in a row are an ``nn.Sequential``.
+with the student and dropped at export. Several in a row are a :class:`Chain`.
 
 Widths: :class:`LinearAdapter`, :class:`ConvAdapter`, :class:`OFDAdapter`, :class:`SRRLAdapter`, :class:`HintRegressor`.
 Shapes: :class:`TokensToMap`, :class:`MapToTokens`, :class:`GlobalPool`, :class:`Resize`. Class lists:
@@ -12,13 +12,14 @@ Shapes: :class:`TokensToMap`, :class:`MapToTokens`, :class:`GlobalPool`, :class:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from limbeck_core.build import build
 from limbeck_core.errors import ShapeError, closest
 
 Size = int | tuple[int, int]
@@ -35,6 +36,33 @@ _NORMS: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNor
     3: nn.BatchNorm3d,
 }
 _LAYOUTS = {1: "L", 2: "H, W", 3: "D, H, W"}
+
+
+class Chain(nn.Module):
+    """Adapters one after the other; in a config, where nothing can be called, a list of their configs.
+
+    Args:
+        adapters: The adapters, first to last, or configs of them.
+
+    Raises:
+        ValueError: if there is none.
+
+    >>> chain = Chain([TokensToMap(2, 2), {"type": ConvAdapter, "in_channels": 5, "out_channels": 6}])
+    >>> chain(torch.zeros(3, 4, 5)).shape
+    torch.Size([3, 6, 2, 2])
+    """
+
+    def __init__(self, adapters: Sequence[nn.Module | Mapping[str, Any]]) -> None:
+        super().__init__()
+        if not adapters:
+            raise ValueError("Chain needs at least one adapter, got none: leave the adapter out instead")
+        self.adapters = nn.ModuleList(build(adapter) for adapter in adapters)
+
+    def forward(self, value: Any) -> Any:
+        """Pass a value through all of them."""
+        for adapter in self.adapters:
+            value = adapter(value)
+        return value
 
 
 class LinearAdapter(nn.Module):

@@ -175,6 +175,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(command)
 
     command = add(
+        "suggest",
+        _suggest,
+        "propose what to compare between a teacher and a student, as a commented config with costs",
+        "Both are package.function, 'package.function(\"text\", number=10)' with plain arguments, or a config.",
+    )
+    command.add_argument("teacher", metavar="TEACHER", help="of a config: its teacher, or else its student")
+    command.add_argument("student", metavar="STUDENT", help="of a config: its student")
+    command.add_argument(
+        "--data", metavar="CONFIG", help="take data, schedule and calls from here (default: STUDENT's)"
+    )
+    command.add_argument("--out", metavar="FILE", type=Path, help="write the config here (default: print it)")
+    _add_input_shape(command, "shape of an input, such as 1,3,224,224 (default: that of the data)")
+    _add_data_root(command)
+
+    command = add(
         "compare",
         _compare,
         "train several configs over several seeds and say whether the difference is more than luck",
@@ -457,6 +472,25 @@ def _export(options: argparse.Namespace) -> int:
         overrides=options.cfg_options,
     )
     _print_table(exported.rows())
+    return 0
+
+
+def _suggest(options: argparse.Namespace) -> int:
+    from limbeck_core.suggest import suggest  # noqa: PLC0415
+
+    suggestion = suggest(
+        options.teacher,
+        options.student,
+        data=options.data,
+        input_shape=options.input_shape,
+        data_root=options.data_root,
+    )
+    if options.out is None:
+        print(suggestion.config, end="")
+        return 0
+    suggestion.write(options.out)
+    print("\n".join(suggestion.lines()))
+    print(f"{options.out}: limbeck doctor {options.out} looks at it on two batches")
     return 0
 
 

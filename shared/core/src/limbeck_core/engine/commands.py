@@ -28,7 +28,8 @@ from limbeck_core.tap import first_length
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 WORK_DIRS = Path("work_dirs")
-PATIENCE = 10.0  # seconds that a doctor may take before it says what is quicker
+LOOK = 7.0  # seconds that a doctor's look may be planned to take; larger batches are cut for it
+TRIAL = 4  # samples by which it is planned
 _TEST_PARTS = ("dataloader", "cfg", "evaluator")
 
 
@@ -155,21 +156,21 @@ class Examination:
     Args:
         findings: Findings in the order of a step.
         samples: Number of samples looked at; 0 if there were none to look at.
+        whole: Number of samples in those batches as training has them.
         building: Seconds that model and data took to build and read.
         looking: Seconds of the look itself.
     """
 
     findings: list[Finding]
     samples: int = 0
+    whole: int = 0
     building: float = 0.0
     looking: float = 0.0
 
     def in_words(self) -> str:
-        """How long it took, and what makes it quicker where it took long."""
-        text = f"built in {self.building:.1f} s, looked at {self.samples} samples for {self.looking:.1f} s"
-        if self.looking > PATIENCE:
-            text += " (fewer are quicker: --cfg-options train_dataloader.batch_size=8)"
-        return text
+        """How long it took, and at how much it looked."""
+        share = f" of {self.whole}, so as to be quick," if self.samples < self.whole else ""
+        return f"built in {self.building:.1f} s, looked at {self.samples} samples{share} for {self.looking:.1f} s"
 
 
 def examine(
@@ -214,14 +215,37 @@ def examine(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     built = time.perf_counter()
+    whole = sum(first_length(batch) for batch in found)
     try:
+        found = _affordable(model, settings.train_dataloader, found, seed)
         findings = diagnose(model, found)
     except Exception as error:
         if debugging():
             raise
         findings = [_as_finding(error)]
     samples = sum(first_length(batch) for batch in found)
-    return Examination(findings, samples, built - started, time.perf_counter() - built)
+    return Examination(findings, samples, whole, built - started, time.perf_counter() - built)
+
+
+def _affordable(model: Distiller, loader: Mapping[str, Any], found: list[Any], seed: int) -> list[Any]:
+    """The batches themselves, or smaller ones where looking at them would take too long."""
+    size = loader.get("batch_size")
+    if not isinstance(size, int) or size <= TRIAL:
+        return found
+    trial = first_batches({**loader, "batch_size": TRIAL}, 1, seed=seed, training=True)
+    seconds = []
+    for _ in range(2):  # the first look also loads and plans what PyTorch needs
+        begun = time.perf_counter()
+        diagnose(model, trial)
+        seconds.append(time.perf_counter() - begun)
+        if seconds[-1] * size / TRIAL < LOOK:
+            return found
+    fitting = max(TRIAL, int(TRIAL * (LOOK - sum(seconds)) / min(seconds)))
+    return (
+        found
+        if fitting >= size
+        else first_batches({**loader, "batch_size": fitting}, len(found), seed=seed, training=True)
+    )
 
 
 def _as_finding(error: Exception) -> Finding:

@@ -38,4 +38,5 @@ def reads_at_once(tensor: Tensor) -> bool:
 
 def without_autocast(tensor: Tensor) -> torch.autocast:
     """Context in which products keep the precision of their inputs, whatever autocast surrounds the loss."""
-    return torch.autocast(tensor.device.type, enabled=False)
+    # the meta device, on which shapes are looked at, knows no autocast
+    return torch.autocast(tensor.device.type if tensor.device.type != "meta" else "cpu", enabled=False)
