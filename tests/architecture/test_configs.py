@@ -5,44 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import yaml
 
 from limbeck_core.build import build
 from limbeck_core.configs import head_comment, installed
 from limbeck_core.engine.config import dump_config, load_config
 
-# The exact match names of every config. A stage that inherits a match by accident shows here, and nowhere else.
+# The exact match names of every config, one file a package. A stage that inherits a match by accident shows here, and nowhere else.
 MATCHES: dict[str, set[str]] = {
-    "vision/digits/kd": {"kd"},
-    "vision/digits/plain": set(),
-    "vision/digits/teacher": set(),
-    "vision/kd/resnet110_resnet20_cifar100": {"kd"},
-    "vision/kd/resnet110_resnet32_cifar100": {"kd"},
-    "vision/kd/resnet32x4_resnet8x4_cifar100": {"kd"},
-    "vision/kd/resnet32x4_shufflenet_v1_cifar100": {"kd"},
-    "vision/kd/resnet32x4_shufflenet_v2_cifar100": {"kd"},
-    "vision/kd/resnet50_mobilenet_v2_cifar100": {"kd"},
-    "vision/kd/resnet50_vgg8_cifar100": {"kd"},
-    "vision/kd/resnet56_resnet20_cifar100": {"kd"},
-    "vision/kd/vgg13_mobilenet_v2_cifar100": {"kd"},
-    "vision/kd/vgg13_vgg8_cifar100": {"kd"},
-    "vision/kd/wrn_40_2_shufflenet_v1_cifar100": {"kd"},
-    "vision/kd/wrn_40_2_wrn_16_2_cifar100": {"kd"},
-    "vision/kd/wrn_40_2_wrn_40_1_cifar100": {"kd"},
-    "vision/plain/mobilenet_v2_cifar100": set(),
-    "vision/plain/resnet110_cifar100": set(),
-    "vision/plain/resnet20_cifar100": set(),
-    "vision/plain/resnet32_cifar100": set(),
-    "vision/plain/resnet32x4_cifar100": set(),
-    "vision/plain/resnet50_cifar100": set(),
-    "vision/plain/resnet56_cifar100": set(),
-    "vision/plain/resnet8x4_cifar100": set(),
-    "vision/plain/shufflenet_v1_cifar100": set(),
-    "vision/plain/shufflenet_v2_cifar100": set(),
-    "vision/plain/vgg13_cifar100": set(),
-    "vision/plain/vgg8_cifar100": set(),
-    "vision/plain/wrn_16_2_cifar100": set(),
-    "vision/plain/wrn_40_1_cifar100": set(),
-    "vision/plain/wrn_40_2_cifar100": set(),
+    name: set(matches)
+    for table in sorted((Path(__file__).parent / "matches").glob("*.yml"))
+    for name, matches in (yaml.safe_load(table.read_text(encoding="utf-8")) or {}).items()
 }
 
 

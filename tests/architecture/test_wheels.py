@@ -22,9 +22,12 @@ from source_tree import PROJECTS, ROOT
 # The table of packages. Names only: lower bounds stand in each pyproject.toml.
 DEPENDENCIES = {
     "limbeck-core": {"torch", "mmengine"},
+    "limbeck-detection": {"limbeck-core", "torchvision", "scipy", "faster-coco-eval"},
+    "limbeck-medical": {"limbeck-core", "monai", "nibabel"},
+    "limbeck-nlp": {"limbeck-core", "transformers", "seqeval", "scikit-learn"},
     "limbeck-vision": {"limbeck-core", "torchvision", "timm", "scikit-learn"},
 }
-EXTRAS: dict[str, set[str]] = {"limbeck-core": set(), "limbeck-vision": set()}
+EXTRAS: dict[str, set[str]] = {name: set() for name in DEPENDENCIES}
 IMPORT_NAMES = {name: name.replace("-", "_") for name in DEPENDENCIES}
 
 # Importing the losses may cost this much on top of importing torch.

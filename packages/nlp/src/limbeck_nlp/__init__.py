@@ -1,0 +1,1 @@
+"""Knowledge distillation for language models and text tasks."""
