@@ -11,7 +11,7 @@ from limbeck_core.build import build
 from limbeck_core.configs import head_comment, installed
 from limbeck_core.engine.config import dump_config, load_config
 
-# The exact match names of every config, one file a package. A stage that inherits a match by accident shows here, and nowhere else.
+# The exact match names of every config, one file a package: a stage that inherits a match by accident shows here.
 MATCHES: dict[str, set[str]] = {
     name: set(matches)
     for table in sorted((Path(__file__).parent / "matches").glob("*.yml"))
