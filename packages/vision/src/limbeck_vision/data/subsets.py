@@ -1,4 +1,4 @@
-"""Parts of a data set: chosen samples, and a long tail of classes. Ids stay those of the whole."""
+"""Parts of a data set: chosen samples, held-out ones, and a long tail of classes. Ids stay those of the whole."""
 
 from __future__ import annotations
 
@@ -44,6 +44,36 @@ class Subset(ImageDataset):
     def image(self, position: int) -> Tensor:
         """Return one image before the transform, float ``(C, H, W)`` in [0, 1]."""
         return self.dataset.image(int(self.indices[position]))
+
+
+class HeldOut(Subset):
+    """A training set cut in two by chance: a part to train on, and one to choose settings by.
+
+    Both parts are described alike but for ``held_out``; together they are the whole, under its ids.
+
+    Args:
+        dataset: The whole training set, or a config of it.
+        count: How many samples are held out; or, below 1, which share of them.
+        held_out: This is the part that is held out, or the rest.
+        seed: Which samples are held out.
+
+    Raises:
+        ValueError: if one of the parts would be empty.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset | Mapping[str, Any], *, count: float, held_out: bool, seed: int = 0
+    ) -> None:
+        whole: ImageDataset = build(dataset)
+        number = round(count * len(whole)) if count < 1 else int(count)
+        if not 0 < number < len(whole):
+            raise ValueError(
+                f"count must leave samples in both parts of {len(whole)}, got {count}: give a number below that, or a "
+                "share such as 0.2"
+            )
+        # the generator whose stream NumPy never changes; labels do not matter, so noise in them moves nothing
+        order = np.random.RandomState(seed).permutation(len(whole))
+        super().__init__(whole, np.sort(order[:number] if held_out else order[number:]))
 
 
 class LongTailed(Subset):
