@@ -1,0 +1,1 @@
+"""D-FINE: a detector whose decoder layers teach one another."""
