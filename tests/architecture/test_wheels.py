@@ -23,7 +23,7 @@ from source_tree import PROJECTS, ROOT
 DEPENDENCIES = {
     "limbeck-core": {"torch", "mmengine"},
     "limbeck-detection": {"limbeck-core", "torchvision", "scipy", "faster-coco-eval"},
-    "limbeck-medical": {"limbeck-core", "monai", "nibabel"},
+    "limbeck-medical": {"limbeck-core", "monai", "nibabel", "einops"},
     "limbeck-nlp": {"limbeck-core", "transformers", "seqeval", "scikit-learn"},
     "limbeck-vision": {"limbeck-core", "torchvision", "timm", "scikit-learn"},
 }

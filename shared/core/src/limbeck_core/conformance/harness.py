@@ -113,7 +113,8 @@ def read_case(path: Path) -> GoldenCase:
         ) from error
     except Exception as error:  # zipfile.BadZipFile and the like have no common base
         raise CheckpointError(f"{path} is damaged ({error}): copy it again from its source") from error
-    outputs = {k for k in data if k == "value" or k.startswith(("out_", "grad_"))}
+    # what has a gradient in the file is an input, whatever its name: some models' inputs to a loss are called out_X
+    outputs = {k for k in data if k == "value" or (k.startswith(("out_", "grad_")) and f"grad_{k}" not in data)}
     inputs = {}
     for key in data.keys() - outputs:
         if key in _RESERVED or key.startswith("nograd_") or data[key].dtype.kind not in "fiub":
