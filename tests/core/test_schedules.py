@@ -10,7 +10,17 @@ import pytest
 
 from limbeck_core.conformance import read_case
 from limbeck_core.errors import ConfigError
-from limbeck_core.schedules import Constant, Cosine, Linear, Progress, Schedule, StopAfter, WarmUp, as_schedule
+from limbeck_core.schedules import (
+    Complement,
+    Constant,
+    Cosine,
+    Linear,
+    Progress,
+    Schedule,
+    StopAfter,
+    WarmUp,
+    as_schedule,
+)
 
 
 def over(schedule: Schedule, steps: int, *, unit: str = "step") -> list[float]:
@@ -39,6 +49,14 @@ def test_ps_kd_weight() -> None:
 
 def test_stop_after() -> None:
     assert over(StopAfter(Linear(1.0, 0.0, by="epoch"), until=2), 4, unit="epoch") == [1.0, 0.75, 0.0, 0.0]
+
+
+def test_complement() -> None:
+    assert over(Complement(WarmUp(0.8)), 4, unit="epoch") == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert Complement(0.25)(Progress()) == 0.75
+    assert as_schedule({"type": Complement, "schedule": {"type": WarmUp, "value": 0.8}}) == Complement(WarmUp(0.8))
+    with pytest.raises(ConfigError, match="expected a finite number or a schedule"):
+        Complement("much")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", [1, 2])

@@ -25,7 +25,10 @@ PARAMETERS = {
     "resnet110": 1_736_564,
     "resnet8x4": 1_233_540,
     "resnet32x4": 7_433_860,
+    "resnet18": 11_220_132,  # not in the benchmark: resnet18 and preact_resnet18 by hand below; 34 has ten blocks more
+    "resnet34": 21_328_292,
     "resnet50": 23_705_252,
+    "preact_resnet18": 11_218_340,
     "wrn_16_1": 180_916,
     "wrn_16_2": 703_284,
     "wrn_40_1": 569_780,
@@ -43,6 +46,7 @@ PARAMETERS = {
 THIN = [(16, 1), (32, 2), (64, 4)]
 TWICE = [(32, 1), (64, 2), (128, 4)]
 FOURFOLD = [(64, 1), (128, 2), (256, 4)]
+IMAGENET = [(64, 1), (128, 2), (256, 4), (512, 8)]
 VGG = [(128, 2), (256, 4), (512, 8), (512, 8)]
 STAGES = {
     **dict.fromkeys(["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"], THIN),
@@ -51,6 +55,7 @@ STAGES = {
     **dict.fromkeys(["wrn_16_2", "wrn_40_2"], TWICE),
     **dict.fromkeys(["resnet8x4", "resnet32x4"], FOURFOLD),
     **dict.fromkeys(["vgg8", "vgg11", "vgg13", "vgg16", "vgg19"], VGG),
+    **dict.fromkeys(["resnet18", "resnet34", "preact_resnet18"], IMAGENET),
     "resnet50": [(256, 1), (512, 2), (1024, 4), (2048, 8)],
     "mobilenet_v2": [(12, 2), (16, 4), (48, 8), (160, 16)],
     "shufflenet_v1": [(240, 2), (480, 4), (960, 8)],
@@ -185,3 +190,17 @@ def test_resnet8_quarter_counted_by_hand() -> None:
     second = 4 * 8 * 9 + 8 * 8 * 9 + 2 * 16 + (4 * 8 + 16)
     third = 8 * 16 * 9 + 16 * 16 * 9 + 2 * 32 + (8 * 16 + 32)
     assert stem + first + second + third + 16 * 10 + 10 == PARAMETERS["resnet8_quarter"]
+
+
+def test_resnet18_counted_by_hand() -> None:
+    """Two blocks of two 3x3 convolutions a stage; ResNet-34 has 1, 2, 4 and 1 blocks more in its four stages."""
+    block = {c: 18 * c * c + 4 * c for c in (64, 128, 256, 512)}
+    first = {c: 9 * (c // 2) * c + 9 * c * c + 4 * c + (c // 2 * c + 2 * c) for c in (128, 256, 512)}
+    stem = 9 * 3 * 64 + 2 * 64
+    count = stem + 2 * block[64] + sum(first[c] + block[c] for c in first) + 513 * 100
+    assert count == PARAMETERS["resnet18"]
+    assert count + block[64] + 2 * block[128] + 4 * block[256] + block[512] == PARAMETERS["resnet34"]
+    # pre-activation: the stem's norm stands at the end with 512 channels, the first norm of each block has the channels
+    # of its input, which together is as many; what is gone are the norms of three shortcuts
+    moved = sum(2 * c for c in first)
+    assert count - moved == PARAMETERS["preact_resnet18"]

@@ -9,6 +9,7 @@ value for the first step is ``schedule(Progress(step=0, epoch=0))``. Plain numbe
 ``WarmUp(0.8)``                                           0.8 (epoch + 1) / max_epochs (PS-KD)
 ``Cosine(0.996, 1.0)``                                    momentum of DINO's and ATST's teacher
 ``StopAfter(1.0, until=200)``                             1 before epoch 200, then 0
+``Complement(WarmUp(0.8))``                               1 - 0.8 (epoch + 1) / max_epochs (PS-KD's label)
 ========================================================  =========================================
 """
 
@@ -245,3 +246,22 @@ class StopAfter(Schedule):
         if progress.position(self.by) >= self.until:
             return 0.0
         return as_schedule(self.schedule)(progress)
+
+
+@dataclass(frozen=True)
+class Complement(Schedule):
+    """One minus another schedule: the weight of the label beside a target that is blended in by that schedule.
+
+    Args:
+        schedule: The schedule, a number, or a config of either.
+    """
+
+    schedule: float | Schedule | Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Refuse anything that is no schedule."""
+        object.__setattr__(self, "schedule", as_schedule(self.schedule))  # frozen for everybody else
+
+    def __call__(self, progress: Progress) -> float:
+        """Return one minus the inner value."""
+        return 1.0 - as_schedule(self.schedule)(progress)

@@ -19,9 +19,11 @@ from limbeck_vision.models.resnet import (
     resnet8_quarter,
     resnet8x4,
     resnet14,
+    resnet18,
     resnet20,
     resnet32,
     resnet32x4,
+    resnet34,
     resnet44,
     resnet50,
     resnet56,
@@ -30,7 +32,7 @@ from limbeck_vision.models.resnet import (
 from limbeck_vision.models.shufflenet import ShuffleNetV1, ShuffleNetV2, shufflenet_v1, shufflenet_v2
 from limbeck_vision.models.stages import StagedModel, StageInfo
 from limbeck_vision.models.vgg import VGG, vgg8, vgg11, vgg13, vgg16, vgg19
-from limbeck_vision.models.wrn import WideResNet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
+from limbeck_vision.models.wrn import PreActResNet, WideResNet, preact_resnet18, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
     "CIFAR10_NORMALIZATION",
@@ -42,6 +44,7 @@ __all__ = [
     "Normalization",
     "Normalize",
     "NormalizedModel",
+    "PreActResNet",
     "ResNet",
     "ShuffleNetV1",
     "ShuffleNetV2",
@@ -51,13 +54,16 @@ __all__ = [
     "load_repdistiller",
     "mobilenet_v2",
     "normalize",
+    "preact_resnet18",
     "resnet8",
     "resnet8_quarter",
     "resnet8x4",
     "resnet14",
+    "resnet18",
     "resnet20",
     "resnet32",
     "resnet32x4",
+    "resnet34",
     "resnet44",
     "resnet50",
     "resnet56",

@@ -1,4 +1,6 @@
-"""Residual networks for 32x32 images: the thin three-stage ones of the CIFAR benchmarks, and ResNet-50."""
+"""Residual networks for 32x32 images: the thin three-stage ones of the CIFAR benchmarks, and ResNet-18, 34 and
+50 at ImageNet's widths.
+"""
 
 from __future__ import annotations
 
@@ -115,6 +117,13 @@ def _thin(depth: int, num_classes: int, normalization: Statistics, *, stem: int 
     return ResNet(BasicBlock, (blocks,) * 3, stem, widths, num_classes=num_classes, normalization=normalization)
 
 
+def _wide(
+    block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], num_classes: int, normalization: Statistics
+) -> ResNet:
+    widths = (64, 128, 256, 512)
+    return ResNet(block, depths, 64, widths, num_classes=num_classes, normalization=normalization)
+
+
 def resnet8(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> ResNet:
     """ResNet-8 of three stages with 16, 32 and 64 channels (arXiv:1512.03385, section 4.2)."""
     return _thin(8, num_classes, normalization)
@@ -165,11 +174,19 @@ def resnet32x4(num_classes: int = 100, *, normalization: Statistics = CIFAR100_N
     return _thin(32, num_classes, normalization, stem=32, width=64)
 
 
+def resnet18(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> ResNet:
+    """ResNet-18 of ImageNet's widths for 32x32 images: a 3x3 stem of stride 1 and no pooling after it."""
+    return _wide(BasicBlock, (2, 2, 2, 2), num_classes, normalization)
+
+
+def resnet34(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> ResNet:
+    """ResNet-34 of ImageNet's widths for 32x32 images, see :func:`resnet18`."""
+    return _wide(BasicBlock, (3, 4, 6, 3), num_classes, normalization)
+
+
 def resnet50(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> ResNet:
     """ResNet-50 of ImageNet's widths for 32x32 images: a 3x3 stem of stride 1 and no pooling after it.
 
     The 3x3 convolution of a bottleneck carries the stride.
     """
-    return ResNet(
-        Bottleneck, (3, 4, 6, 3), 64, (64, 128, 256, 512), num_classes=num_classes, normalization=normalization
-    )
+    return _wide(Bottleneck, (3, 4, 6, 3), num_classes, normalization)

@@ -1,8 +1,9 @@
-"""Wide residual networks for CIFAR."""
+"""Residual networks with pre-activation for 32x32 images: the wide ones of CIFAR, and PreAct ResNet-18."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -42,13 +43,53 @@ class PreActivationBlock(nn.Module):
         return result
 
 
-class WideResNet(StagedModel):
-    """Wide residual network without dropout.
+class PreActResNet(StagedModel):
+    """Residual network of pre-activation blocks; the first stage keeps the size and each later one halves it.
 
     In a pre-activation network the batch norm and ReLU between two stages open the second one. Here they close the
     first, which is the same function, since the block that follows reads only the activated features. ``layer1`` and
     ``layer1.preact`` then mean what they mean in every other model. The bare sum of a stage, which RepDistiller
     compares for methods on features, is the tap ``layer1.sum``.
+
+    Args:
+        depths: Blocks of each stage.
+        stem_channels: Channels after the stem.
+        widths: Channels of each stage; where they differ from those before, the shortcut is a 1x1 convolution.
+        num_classes: Number of classes.
+        normalization: Statistics of the images, see :class:`~limbeck_vision.models.stages.StagedModel`.
+
+    Reference:
+        He et al., Identity Mappings in Deep Residual Networks, arXiv:1603.05027, section 4.1.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        stem_channels: int,
+        widths: Sequence[int],
+        *,
+        num_classes: int,
+        normalization: Statistics,
+    ) -> None:
+        channels, layers, infos = stem_channels, [], []
+        for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            blocks: dict[str, nn.Module] = {}
+            for position in range(depth):
+                stride = 2 if index and not position else 1
+                activated = bool(index) and not position
+                blocks[str(position)] = PreActivationBlock(channels, width, stride, activated=activated)
+                channels = width
+            blocks["sum"] = nn.Identity()
+            layers.append(stage(blocks, preact=nn.BatchNorm2d(width)))
+            infos.append(StageInfo(width, 2**index, f"layer{index + 1}.preact"))
+        stem = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, stem_channels, 3, 1, 1, bias=False)))
+        super().__init__(stem, layers, infos, embedding=channels, num_classes=num_classes, normalization=normalization)
+        init_convolutions(self)
+        nn.init.zeros_(self.fc.bias)
+
+
+class WideResNet(PreActResNet):
+    """Wide residual network without dropout.
 
     Args:
         depth: Convolutional layers, 6 n + 4.
@@ -61,22 +102,18 @@ class WideResNet(StagedModel):
     """
 
     def __init__(self, depth: int, widen: int, *, num_classes: int, normalization: Statistics) -> None:
-        blocks_per_stage = (depth - 4) // 6
-        channels, layers, infos = 16, [], []
-        for index, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
-            blocks: dict[str, nn.Module] = {}
-            for position in range(blocks_per_stage):
-                stride = 2 if index and not position else 1
-                activated = bool(index) and not position
-                blocks[str(position)] = PreActivationBlock(channels, width, stride, activated=activated)
-                channels = width
-            blocks["sum"] = nn.Identity()
-            layers.append(stage(blocks, preact=nn.BatchNorm2d(width)))
-            infos.append(StageInfo(width, 2**index, f"layer{index + 1}.preact"))
-        stem = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 16, 3, 1, 1, bias=False)))
-        super().__init__(stem, layers, infos, embedding=channels, num_classes=num_classes, normalization=normalization)
-        init_convolutions(self)
-        nn.init.zeros_(self.fc.bias)
+        blocks = (depth - 4) // 6
+        widths = (16 * widen, 32 * widen, 64 * widen)
+        super().__init__((blocks,) * 3, 16, widths, num_classes=num_classes, normalization=normalization)
+
+
+def preact_resnet18(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> PreActResNet:
+    """PreAct ResNet-18 for 32x32 images, with 64, 128, 256 and 512 channels (arXiv:1603.05027).
+
+    It ends with a batch norm and a ReLU, as the paper has it; some CIFAR code leaves these out and adds them after the
+    stem instead.
+    """
+    return PreActResNet((2,) * 4, 64, (64, 128, 256, 512), num_classes=num_classes, normalization=normalization)
 
 
 def wrn_16_1(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> WideResNet:
