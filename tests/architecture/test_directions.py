@@ -19,7 +19,7 @@ LAYERS = (
     {"losses"},
     # configs only finds files: the engine reads what it finds, so it stands down here
     {"adapters", "configs", "weights"},
-    {"calls", "fast_teacher", "match", "tap", "teacher", "openmmlab_models"},
+    {"calls", "fast_teacher", "match", "tap", "teacher", "mmcv_operators", "openmmlab_models"},
     {"distiller"},
     {"bank", "engine", "inspect", "report"},
     {"suggest"},

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import nn
 
 from limbeck_core.errors import ConfigError, MissingDependency
+from limbeck_core.mmcv_operators import use_mmcv
 from limbeck_core.weights import load_weights
 
 
@@ -49,6 +51,7 @@ def openmmlab(
             f"{path} has no 'model': expected an OpenMMLab config of a model, got keys {sorted(settings)}"
         )
     scope = settings.get("default_scope", "mmengine")
+    use_mmcv()
     before = DefaultScope.get_current_instance()
     try:
         init_default_scope(scope)
@@ -65,7 +68,13 @@ def openmmlab(
         return model
     draw = getattr(model, "init_weights", None)
     if callable(draw):
-        draw()
+        # it logs one paragraph a weight
+        logger = MMLogger.get_current_instance()
+        before_drawing, logger.disabled = logger.disabled, True
+        try:
+            draw()
+        finally:
+            logger.disabled = before_drawing
     if checkpoint is not None:
         load_weights(model, Path(checkpoint), partial=partial)
     return model
