@@ -1,0 +1,1 @@
+"""Configs on text that the grammar of this package writes."""

@@ -1,0 +1,20 @@
+"""How good a model of language is. Metrics bring MMEngine along, so each is loaded when it is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from limbeck_core.errors import closest
+
+if TYPE_CHECKING:
+    from limbeck_nlp.evaluation.classification import TextClassificationMetric
+
+_HOME = {"TextClassificationMetric": "classification"}
+__all__ = ["TextClassificationMetric"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {closest(name, __all__)}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
