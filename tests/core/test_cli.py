@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -123,6 +124,25 @@ class TestTrain:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(ConfigError, match="--amp needs an accelerator, and PyTorch sees none"):
             commands.train(config, amp=True)
+
+    def test_torchrun_trains_what_one_process_would(self, tmp_path: Path) -> None:
+        """Two ranks with half the batch each against one process with the whole batch, by the documented command."""
+        (tmp_path / "points.py").write_text(CONFIG)
+        seed = ["--seed", "4", "--cfg-options"]
+        words = ["train", "points.py", "--launcher", "pytorch", "--work-dir", "two", *seed]
+        ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        options = [*ranks, "-m", "limbeck_core", *words, "train_dataloader.batch_size=4"]
+        alone = ["-m", "limbeck_core", "train", "points.py", "--work-dir", "one", *seed, "train_dataloader.batch_size=8"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support"), "OMP_NUM_THREADS": "1"}
+        for command in (options, alone):
+            done = subprocess.run(
+                [sys.executable, *command],
+                capture_output=True, text=True, check=False, timeout=180, cwd=tmp_path, env=environment,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[-3000:]
+        two, one = (torch.load(tmp_path / w / "student.pth", weights_only=True)["state_dict"] for w in ("two", "one"))
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)
 
     def test_launcher_and_torchrun_must_agree(self, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigError, match=r"expects torchrun .* -m limbeck_core train CONFIG --launcher pytorch"):
