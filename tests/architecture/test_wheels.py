@@ -25,6 +25,7 @@ DEPENDENCIES = {
     "limbeck-detection": {"limbeck-core", "torchvision", "scipy", "faster-coco-eval"},
     "limbeck-medical": {"limbeck-core", "monai", "nibabel", "einops"},
     "limbeck-nlp": {"limbeck-core", "transformers", "seqeval", "scikit-learn"},
+    "limbeck-pose": {"limbeck-core", "torchvision", "faster-coco-eval"},
     "limbeck-vision": {"limbeck-core", "torchvision", "timm", "scikit-learn"},
 }
 EXTRAS: dict[str, set[str]] = {name: set() for name in DEPENDENCIES}
