@@ -16,6 +16,7 @@ from limbeck_vision.models.repdistiller import load_repdistiller
 from limbeck_vision.models.resnet import (
     ResNet,
     resnet8,
+    resnet8_half,
     resnet8_quarter,
     resnet8x4,
     resnet14,
@@ -56,6 +57,7 @@ __all__ = [
     "normalize",
     "preact_resnet18",
     "resnet8",
+    "resnet8_half",
     "resnet8_quarter",
     "resnet8x4",
     "resnet14",

@@ -134,6 +134,11 @@ def resnet8_quarter(num_classes: int = 10, *, normalization: Statistics = None) 
     return _thin(8, num_classes, normalization, stem=4, width=4)
 
 
+def resnet8_half(num_classes: int = 10, *, normalization: Statistics = None) -> ResNet:
+    """ResNet-8 of three stages with 8, 16 and 32 channels: between the teacher and the student of the digits."""
+    return _thin(8, num_classes, normalization, stem=8, width=8)
+
+
 def resnet14(num_classes: int = 100, *, normalization: Statistics = CIFAR100_NORMALIZATION) -> ResNet:
     """ResNet-14 of three stages with 16, 32 and 64 channels."""
     return _thin(14, num_classes, normalization)

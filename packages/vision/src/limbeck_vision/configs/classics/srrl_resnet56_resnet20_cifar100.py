@@ -1,0 +1,40 @@
+# SRRL from ResNet-56 to ResNet-20 on CIFAR-100: the teacher's classifier on the student's features.
+# The logit weight of 5 is CIFAR's, 1 is ImageNet's.
+# Figures: metafile.yml beside this file. DATA holds cifar-100-python/.
+#   limbeck train vision/plain/resnet56_cifar100 --data-root DATA      (the teacher, once)
+#   limbeck train vision/classics/srrl_resnet56_resnet20_cifar100 --data-root DATA
+#   limbeck test vision/classics/srrl_resnet56_resnet20_cifar100 --data-root DATA \
+#       --checkpoint work_dirs/srrl_resnet56_resnet20_cifar100/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+
+from limbeck_core import Distiller, Match, Tap, pretrained
+from limbeck_core.adapters import SRRLAdapter
+from limbeck_core.losses import SoftmaxRegressionLoss
+from limbeck_vision.models import ImageCall, resnet20, resnet56
+
+with read_base():
+    from .._base_.cifar100 import *
+    from .._base_.epochs_240 import *
+
+model = dict(
+    type=Distiller,
+    student=dict(type=resnet20, num_classes=100),
+    teacher=dict(
+        type=pretrained,
+        model=dict(type=resnet56, num_classes=100),
+        checkpoint="work_dirs/resnet56_cifar100/student.pth",
+    ),
+    call=dict(type=ImageCall),
+    task_loss=dict(type=CrossEntropyLoss),
+    matches=dict(
+        srrl=dict(
+            type=Match,
+            loss=dict(type=SoftmaxRegressionLoss, feature_weight=1.0, logit_weight=5.0),
+            student="layer3",
+            teacher="layer3",
+            adapter=dict(type=SRRLAdapter, in_channels=64, out_channels=64),
+            extras=dict(classifier_weight=dict(type=Tap, path="fc.weight", of="teacher")),
+        ),
+    ),
+)
