@@ -55,7 +55,7 @@ def test_done_runs_are_not_done_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_parts_are_disjoint_and_judged_without_random_geometry() -> None:
     settings = load_config("vision/digits/kd")
-    parts = tuning._split(settings, 300, {"label_noise": 0.0})
+    parts = tuning.held_out_parts(settings, 300, {"label_noise": 0.0})
     train, held_out = parts["train_dataloader.dataset"], parts["val_dataloader.dataset"]
     assert train["dataset"]["transform"]["type"].endswith("small_shifts")
     assert held_out["dataset"]["transform"] is None
@@ -66,6 +66,16 @@ def test_the_parts_are_disjoint_and_judged_without_random_geometry() -> None:
         "held_out": False,
     }
     assert held_out["held_out"] is True
+
+
+def test_what_a_config_does_to_its_data_may_come_after_holding_out() -> None:
+    settings = load_config("vision/digits/kd")
+    settings.train_dataloader.dataset = {"type": "limbeck_vision.data.LongTailed", "dataset": {"type": "D", "noise": 1}}
+    parts = tuning.held_out_parts(settings, 300, {"noise": 0}, inside=True)
+    train, held_out = parts["train_dataloader.dataset"], parts["val_dataloader.dataset"]
+    assert train["type"] == "limbeck_vision.data.LongTailed"
+    assert (train["dataset"]["held_out"], train["dataset"]["dataset"]) == (False, {"type": "D", "noise": 1})
+    assert (held_out["held_out"], held_out["dataset"]) == (True, {"type": "D", "noise": 0, "transform": None})
 
 
 def test_a_teacher_is_trained_without_the_held_out_images(tmp_path: Path, no_test_images: None) -> None:

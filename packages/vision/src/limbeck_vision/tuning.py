@@ -78,6 +78,7 @@ def tune(
     smaller_is_better: bool = False,
     clean: Mapping[str, Any] | None = None,
     teacher: str | Path | None = None,
+    inside: bool = False,
     work_dir: str | Path = Path("work_dirs/tuning"),
     data_root: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -91,7 +92,8 @@ def tune(
             :mod:`limbeck_vision.data`.
         grid: Values to try by dotted key, such as ``{"optim_wrapper.optimizer.lr": [0.05, 0.1]}``.
         held_out: How many training images are held out, or which share of them. They are the same for all candidates
-            and are taken without random geometry.
+            and are taken without random geometry. 0 judges by the config's own validation set, for configs that hold it
+            out of the training images already.
         seeds: Runs of each candidate, with seeds 0 to N-1.
         metric: What is judged; the evaluator's first metric by default.
         smaller_is_better: Whether a smaller value is a better one.
@@ -100,6 +102,7 @@ def tune(
         teacher: Config of the teacher: it is trained first, without the held-out images too, and put at
             ``model.teacher.checkpoint`` where the config has that. A teacher that has seen those images would make its
             students look better than they are.
+        inside: See :func:`held_out_parts`.
         work_dir: Folder of the runs and of ``<config>/tuning.json``.
         data_root: See :func:`~limbeck_core.engine.config.load_config`.
         overrides: Other values to change by dotted key, for all candidates alike.
@@ -117,7 +120,8 @@ def tune(
     if seeds < 1:
         raise ConfigError(f"tuning needs one seed or more, got {seeds}")
     settings = load_config(config, data_root=data_root, overrides=overrides or {})
-    fixed = {**(overrides or {}), **_split(settings, held_out, clean or {}), **_logging(settings)}
+    split = held_out_parts(settings, held_out, clean, inside=inside) if held_out else {}
+    fixed = {**(overrides or {}), **split, **_logging(settings)}
     if teacher is not None and "checkpoint" in (settings.model.get("teacher") or {}):
         fixed["model.teacher.checkpoint"] = str(_teacher(teacher, held_out, Path(work_dir), data_root))
     out = _folder(config, Path(work_dir))
@@ -126,13 +130,19 @@ def tune(
         chosen = dict(zip(grid, values, strict=True))
         scores = []
         for seed in range(seeds):
-            judged, score = _run(config, out / f"{_title(chosen)}-{seed}", seed, {**fixed, **chosen}, judged)
+            folder = run_folder(config, Path(work_dir), chosen, seed)
+            judged, score = _run(config, folder, seed, {**fixed, **chosen}, judged)
             scores.append(score)
         candidates.append(Candidate(chosen, tuple(scores)))
     best = (min if smaller_is_better else max)(candidates, key=lambda candidate: candidate.mean)
     found = Tuning(str(config), str(judged), tuple(candidates), best, _edges(grid, best))
     write_atomic(out / "tuning.json", json.dumps(_plain(found, held_out, seeds), indent=1, default=str))
     return found
+
+
+def run_folder(config: str | Path, work_dir: Path, values: Mapping[str, Any], seed: int) -> Path:
+    """Return where :func:`tune` keeps the run of one candidate and seed."""
+    return _folder(config, work_dir) / f"{_title(values)}-{seed}"
 
 
 def _folder(config: str | Path, work_dir: Path) -> Path:
@@ -143,11 +153,30 @@ def _teacher(config: str | Path, held_out: float, work_dir: Path, data_root: str
     """Train a teacher without the held-out images, and return its weights."""
     settings = load_config(config, data_root=data_root)
     folder = _folder(config, work_dir) / "teacher"
-    _run(config, folder, 0, {**_split(settings, held_out, {}), **_logging(settings)}, None)
+    split = held_out_parts(settings, held_out) if held_out else {}
+    _run(config, folder, 0, {**split, **_logging(settings)}, None)
     return folder / "student.pth"
 
 
-def _split(settings: Any, held_out: float, clean: Mapping[str, Any]) -> dict[str, Any]:
+def held_out_parts(
+    settings: Any, held_out: float, clean: Mapping[str, Any] | None = None, *, inside: bool = False
+) -> dict[str, Any]:
+    """Cut a config's training images in two: overrides that train on one part and validate on the other.
+
+    Args:
+        settings: A loaded config.
+        held_out: How many training images are held out, or which share of them.
+        clean: Arguments of the data set changed for the held-out part alone.
+        inside: Hold out before whatever the config does to its data set (pruning, a long tail) instead of after it, so
+            that the held-out part is of the whole data set.
+
+    Returns:
+        The two data sets by dotted key.
+
+    Raises:
+        ConfigError: if the config lacks one of the two data sets, or ``clean`` names an argument that is not given.
+    """
+    clean = clean or {}
     for part in ("train_dataloader", "val_dataloader"):
         if not settings.get(part) or "dataset" not in settings[part]:
             raise ConfigError(f"tuning needs {part}.dataset, which this config lacks")
@@ -157,10 +186,21 @@ def _split(settings: Any, held_out: float, clean: Mapping[str, Any]) -> dict[str
         "type": f"{HeldOut.__module__}.{HeldOut.__qualname__}",  # a name, which the log can print
         "count": int(held_out) if held_out >= 1 else held_out,
     }
+    train = {**common, "dataset": whole, "held_out": False}
+    if inside:
+        train = _around_innermost(whole, {**common, "held_out": False})
+        while "dataset" in looked_at:
+            looked_at = looked_at["dataset"]
     return {
-        "train_dataloader.dataset": {**common, "dataset": whole, "held_out": False},
+        "train_dataloader.dataset": train,
         "val_dataloader.dataset": {**common, "dataset": looked_at, "held_out": True},
     }
+
+
+def _around_innermost(dataset: dict[str, Any], wrapper: Mapping[str, Any]) -> dict[str, Any]:
+    if "dataset" in dataset:
+        return {**dataset, "dataset": _around_innermost(dataset["dataset"], wrapper)}
+    return {**wrapper, "dataset": dataset}
 
 
 def _transform(dataset: Any) -> Any:
@@ -270,7 +310,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="files, or names that 'limbeck list' shows")
     parser.add_argument("--rates", nargs="+", type=float, metavar="R", help=f"learning rates to try ({RATE})")
     parser.add_argument("--grid", nargs="+", default=[], metavar="K=V,V", help="values of other keys; all combinations")
-    parser.add_argument("--held-out", type=float, default=0.25, metavar="N", help="images or share (default: 0.25)")
+    parser.add_argument(
+        "--held-out", type=float, default=0.25, metavar="N", help="images or share; 0: none (default: 0.25)"
+    )
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="runs of each candidate (default: 2)")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of every run (default: the config's)")
     parser.add_argument("--metric", metavar="NAME", help="what is judged (default: the evaluator's first)")
