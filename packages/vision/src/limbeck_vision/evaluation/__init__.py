@@ -1,10 +1,11 @@
 """How good a classifier is, how well its confidence can be trusted, and the pictures of both.
 
-``ClassificationMetric`` is loaded when it is first used, since it brings MMEngine along.
+``ClassificationMetric`` and ``predict_checkpoint`` are loaded when they are first used: they bring MMEngine along.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from limbeck_core.errors import closest
@@ -23,9 +24,10 @@ from limbeck_vision.evaluation.measures import (
     top_k_accuracy,
 )
 from limbeck_vision.evaluation.plots import draw_reliability, draw_risk_coverage
-from limbeck_vision.evaluation.summary import evaluate, scalars, table
+from limbeck_vision.evaluation.summary import evaluate, per_class_table, scalars, table
 
 if TYPE_CHECKING:
+    from limbeck_vision.evaluation.checkpoint import predict_checkpoint
     from limbeck_vision.evaluation.metric import ClassificationMetric
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "expected_calibration_error",
     "negative_log_likelihood",
     "per_class",
+    "per_class_table",
+    "predict_checkpoint",
     "reliability",
     "risk_coverage",
     "scalars",
@@ -50,9 +54,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "ClassificationMetric":
-        from limbeck_vision.evaluation.metric import ClassificationMetric  # noqa: PLC0415
+_LATER = {"ClassificationMetric": "metric", "predict_checkpoint": "checkpoint"}
 
-        return ClassificationMetric
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {closest(name, __all__)}")

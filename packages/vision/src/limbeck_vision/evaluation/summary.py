@@ -149,3 +149,18 @@ def table(result: Mapping[str, Any], *, worst: int = 5) -> str:
     if untested:
         lines.append(f"{len(untested)} classes have no sample: {', '.join(untested[:10])}")
     return "\n".join(lines)
+
+
+def per_class_table(result: Mapping[str, Any]) -> str:
+    """Write accuracy, precision and F1 of every class as text; a dash where there is nothing to divide by.
+
+    Args:
+        result: What :func:`evaluate` returned.
+    """
+    width = max(len("class"), *(len(row["name"]) for row in result["per_class"]))
+    lines = [f"  {'class':<{width}}  samples  predicted  accuracy  precision      F1"]
+    for row in result["per_class"]:
+        shares = ["-" if row[key] is None else f"{row[key]:.2f}" for key in ("accuracy", "precision", "f1")]
+        numbers = f"{row['samples']:>7}  {row['predicted']:>9}  {shares[0]:>8}  {shares[1]:>9}  {shares[2]:>6}"
+        lines.append(f"  {row['name']:<{width}}  {numbers}")
+    return "\n".join(lines)
