@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from limbeck_core.conformance.harness import Adapter
-from limbeck_detection.conformance import criterion
+from limbeck_detection.conformance import criterion, model
 
-ADAPTERS: dict[str, Adapter] = {**criterion.ADAPTERS}
+ADAPTERS: dict[str, Adapter] = {**criterion.ADAPTERS, **model.ADAPTERS}
