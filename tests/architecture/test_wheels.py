@@ -23,7 +23,7 @@ from source_tree import PROJECTS, ROOT
 DEPENDENCIES = {
     "limbeck-core": {"torch", "mmengine"},
     "limbeck-detection": {"limbeck-core", "torchvision", "scipy", "faster-coco-eval"},
-    "limbeck-medical": {"limbeck-core", "monai", "nibabel", "einops"},
+    "limbeck-medical": {"limbeck-core", "monai", "nibabel", "einops", "scipy", "pillow"},
     "limbeck-nlp": {"limbeck-core", "transformers", "seqeval", "scikit-learn"},
     "limbeck-pose": {"limbeck-core", "torchvision", "faster-coco-eval"},
     "limbeck-vision": {"limbeck-core", "torchvision", "timm", "scikit-learn"},

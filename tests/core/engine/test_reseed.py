@@ -6,6 +6,7 @@ import copy
 import functools
 import pickle
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -227,3 +228,16 @@ def test_copies_seed_their_own_generators() -> None:
 
 def normal(source: Any) -> float:
     return float(source.normal())
+
+
+def test_a_long_list_of_samples_hides_no_transform() -> None:
+    """Lists of file records stand before the transform in many data sets, and hold more objects than are looked at."""
+
+    class Listed(Points):
+        def __init__(self) -> None:
+            self.records = [{"image": [Path(f"{number}.png")], "meta": {"name": str(number)}} for number in range(9000)]
+            super().__init__(MonaiLike())
+
+    dataset = SeededDataset(Listed(), seed=1)
+    draws = [float(dataset[Key(2, epoch)]["inputs"]) for epoch in (0, 1, 0)]
+    assert draws[0] == draws[2] != draws[1]

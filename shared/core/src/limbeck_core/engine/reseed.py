@@ -11,7 +11,9 @@ from __future__ import annotations
 import functools
 import random
 import types
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any, cast
 
 import numpy as np
@@ -20,8 +22,8 @@ import torch
 from limbeck_core.errors import ConfigError
 
 _LIMIT = 20_000  # objects looked at; a data set with more holds samples as objects, and no generator hides among them
-_LONG = 64  # containers longer than this are looked into only if their first elements are objects
-_PLAIN = (str, bytes, bytearray, bool, int, float, complex, type(None), torch.Tensor, np.ndarray, np.generic)
+_LONG = 64  # containers longer than this are looked into last, and only if their first elements are objects
+_PLAIN = (str, bytes, bytearray, bool, int, float, complex, type(None), PurePath, torch.Tensor, np.ndarray, np.generic)
 _CLOSED = (types.ModuleType, type, torch.dtype, torch.device, types.BuiltinFunctionType)
 _GENERATORS = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
 
@@ -36,16 +38,23 @@ def walk(root: Any, name: str = "dataset") -> Iterator[tuple[str, Any]]:
         name: How to call it in paths.
     """
     pending = [(name, root)]
+    # lists of samples, which may hold more objects than the limit, wait until the transforms have been found
+    later: deque[tuple[str, Any]] = deque()
     # objects are kept so that no id is used twice while the walk lasts
     seen: dict[int, Any] = {}
-    while pending and len(seen) < _LIMIT:
-        path, value = pending.pop()
+    while (pending or later) and len(seen) < _LIMIT:
+        path, value = pending.pop() if pending else later.popleft()
         if isinstance(value, (*_PLAIN, *_CLOSED)) or id(value) in seen:
             continue
         seen[id(value)] = value
         yield path, value
-        if not isinstance(value, _GENERATORS):
-            pending.extend(reversed(list(_inside(path, value))))
+        if isinstance(value, _GENERATORS):
+            continue
+        inside = list(_inside(path, value))
+        if isinstance(value, (Mapping, list, tuple)) and len(value) > _LONG:
+            later.extend(inside)
+        else:
+            pending.extend(reversed(inside))
 
 
 def _inside(path: str, value: Any) -> Iterator[tuple[str, Any]]:
