@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from limbeck_core.engine.config import load_config
-from limbeck_vision import quickstart
+from limbeck_vision import quickstart, trials
 
 
 def test_smoke_run_prints_the_table_and_writes_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,7 @@ def test_smoke_run_prints_the_table_and_writes_the_report(tmp_path: Path, capsys
     assert "student distilled" in page
     assert {"accuracy.png", "reliability.png", "risk_coverage.png"} <= {p.name for p in (tmp_path / "q").iterdir()}
     assert "40 % of the training images bear a wrong label" in page
-    quickstart._claim(tmp_path / "q")  # its own folder may be written again
+    trials.claim(tmp_path / "q")  # its own folder may be written again
 
 
 def test_foreign_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +54,9 @@ def test_file_in_the_way_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_untrained_teacher_differs_from_the_trained_and_between_seeds(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    first, second = (torch.load(quickstart._untrained(tmp_path, seed), weights_only=True) for seed in (0, 1))
+    first, second = (
+        torch.load(trials.untrained_teacher(tmp_path / f"{seed}.pth", seed), weights_only=True) for seed in (0, 1)
+    )
     assert not torch.equal(first["fc.weight"], second["fc.weight"])
     assert torch.equal(torch.get_rng_state(), before), "drawing the control leaves the run's own numbers alone"
 
