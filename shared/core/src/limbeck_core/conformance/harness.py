@@ -135,8 +135,9 @@ def read_case(path: Path) -> GoldenCase:
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference over the largest reference magnitude; infinity on a shape mismatch or NaN.
+    """Largest absolute difference over the largest reference magnitude; infinity on a shape mismatch or a stray NaN.
 
+    Infinities and NaN that the reference has at the same places agree.
     A reference that is zero everywhere is compared absolutely against 1e-9 and scaled so that the usual bar applies.
     """
     if got.numel() != expected.numel():
@@ -144,8 +145,8 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     got, expected = got.detach().double().flatten(), expected.double().flatten()
     if not got.numel():
         return 0.0
-    same_infinities = torch.isinf(got) & (got == expected)
-    difference = torch.where(same_infinities, torch.zeros_like(got), got - expected).abs().max()
+    same = (torch.isinf(got) & (got == expected)) | (torch.isnan(got) & torch.isnan(expected))
+    difference = torch.where(same, torch.zeros_like(got), got - expected).abs().max()
     finite = expected[torch.isfinite(expected)]
     scale = finite.abs().max() if finite.numel() else torch.tensor(0.0)
     error = float(difference / scale) if float(scale) > 0 else float(difference) * 1e3
