@@ -35,7 +35,7 @@ class ConvBlock(nn.Module):
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
         )
-        # CSPNeXt's own default is eps 1e-3 and momentum 0.03, but the pose configs of mmpose replace the whole norm_cfg,
+        # CSPNeXt itself has eps 1e-3 and momentum 0.03, but the pose configs of mmpose replace the whole norm_cfg,
         # so its released weights go with PyTorch's 1e-5 and 0.1
         self.bn = nn.BatchNorm2d(out_channels)
         self.activate = nn.SiLU(inplace=True)
