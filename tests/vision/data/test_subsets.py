@@ -105,3 +105,11 @@ def test_noise_in_the_labels_moves_no_image_to_the_other_part() -> None:
 def test_held_out_leaves_samples_on_both_sides(count: float) -> None:
     with pytest.raises(ValueError, match=f"samples in both parts of 30, got {count}"):
         HeldOut(balanced(10, 3), count=count, held_out=True)
+
+
+def test_held_out_images_have_their_share_of_wrong_labels() -> None:
+    """One seed for the noise and the cut must not hold out the wrong labels alone."""
+    noisy, clean = Digits(label_noise=0.4), Digits()
+    parts = [HeldOut(noisy, count=300, held_out=held_out) for held_out in (False, True)]
+    wrong = [float((part.targets != clean.targets[part.ids]).mean()) for part in parts]
+    assert wrong == pytest.approx([0.4, 0.4], abs=0.06)

@@ -13,6 +13,8 @@ from limbeck_core.build import build
 from limbeck_core.errors import DataError
 from limbeck_vision.data.dataset import ImageDataset, Labels
 
+_HELD_OUT_STREAM = 1
+
 
 class Subset(ImageDataset):
     """Chosen samples of a data set, in the order given, under their old ids and with the old transform.
@@ -71,8 +73,9 @@ class HeldOut(Subset):
                 f"count must leave samples in both parts of {len(whole)}, got {count}: give a number below that, or a "
                 "share such as 0.2"
             )
-        # the generator whose stream NumPy never changes; labels do not matter, so noise in them moves nothing
-        order = np.random.RandomState(seed).permutation(len(whole))
+        # the generator whose stream NumPy never changes; labels do not matter, so noise in them moves nothing. A stream
+        # of its own: a data set that draws its wrong labels with the same seed would have them all held out
+        order = np.random.RandomState([seed, _HELD_OUT_STREAM]).permutation(len(whole))
         super().__init__(whole, np.sort(order[:number] if held_out else order[number:]))
 
 
