@@ -166,12 +166,20 @@ class ImageCall(TensorCall):
 
         Raises:
             MatchError: if the model does not say how its input is normalised, or the batch lacks the view.
+            ShapeError: if the model refuses images of this size, as vision transformers do.
         """
         statistics = None if _normalizes_itself(model) else normalization_of(model)
         images = batch.get(view)
-        if statistics is None or not isinstance(images, Tensor):
+        if statistics is not None and isinstance(images, Tensor):
+            batch = {**batch, view: normalize(images, statistics)}
+        try:
             return super().capture(model, batch, view)  # which explains a missing view
-        return super().capture(model, {**batch, view: normalize(images, statistics)}, view)
+        except AssertionError as error:  # how timm and torchvision refuse a size
+            got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ShapeError(
+                f"{type(unwrap(model)).__name__} does not take images of shape {got}: {error}. Resize or crop them in "
+                "the data set, or build the model for their size (timm: img_size=, with a patch_size that divides it)"
+            ) from error
 
 
 def normalization_of(model: nn.Module) -> Normalization | None:

@@ -1,0 +1,28 @@
+# ResNet-8 on 600 digits, 30 % of them with a wrong label, by cross-entropy alone: the control of vision/ps_kd/digits.
+#   limbeck train vision/ps_kd/digits_plain
+#   limbeck test vision/ps_kd/digits_plain --checkpoint work_dirs/ps_kd_digits_plain/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+from torch.optim import SGD
+
+from limbeck_core import Distiller
+from limbeck_vision.models import ImageCall, resnet8
+
+with read_base():
+    from .._base_.digits import *
+
+train_dataloader["dataset"].update(train_size=600, label_noise=0.3)
+val_dataloader["dataset"].update(train_size=600)
+test_dataloader = val_dataloader
+
+model = dict(
+    type=Distiller,
+    student=dict(type=resnet8, num_classes=10, normalization=None),
+    call=dict(type=ImageCall),
+    task_loss=dict(type=CrossEntropyLoss),
+)
+
+train_cfg.update(max_epochs=40)
+param_scheduler.update(T_max=40)
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True))
+work_dir = "work_dirs/ps_kd_digits_plain"
