@@ -1,0 +1,54 @@
+# Path ensemble on digits: EnsembleScale, and long paths that teach shorter ones, in a transformer of six layers.
+#   limbeck train vision/path_ensemble/digits
+#   limbeck compare vision/path_ensemble/digits_vit vision/path_ensemble/digits --seeds 3
+#   limbeck test vision/path_ensemble/digits --checkpoint work_dirs/digits/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+from torch.optim import AdamW
+
+from limbeck_core import Distiller, Match, Tap
+from limbeck_core.losses import KLDivergenceLoss
+from limbeck_vision.methods.path_ensemble import PathEnsembleViT
+from limbeck_vision.models import ImageCall, timm_model
+
+with read_base():
+    from .._base_.digits import *
+
+model = dict(
+    type=Distiller,
+    student=dict(
+        type=PathEnsembleViT,
+        vit=dict(
+            type=timm_model,
+            name="vit_tiny_patch16_224",
+            num_classes=10,
+            img_size=8,
+            patch_size=2,
+            embed_dim=32,
+            depth=6,
+            num_heads=2,
+        ),
+        scale="channel",
+        boundaries=(4, 5),
+    ),
+    call=dict(type=ImageCall),
+    task_loss=dict(type=CrossEntropyLoss),
+    matches=dict(
+        path4=dict(
+            type=Match,
+            loss=dict(type=KLDivergenceLoss, temperature=1.0),
+            student="partial_logits.4",
+            teacher=dict(type=Tap, path="partial_logits.5", of="student"),
+            weight=0.3,
+        ),
+        path5=dict(
+            type=Match,
+            loss=dict(type=KLDivergenceLoss, temperature=1.0),
+            student="partial_logits.5",
+            teacher=dict(type=Tap, path="partial_logits.final", of="student"),
+            weight=0.3,
+        ),
+    ),
+)
+train_dataloader.dataset.update(label_noise=0.0)
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=0.05))

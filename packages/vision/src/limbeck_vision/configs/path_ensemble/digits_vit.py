@@ -1,0 +1,34 @@
+# A vision transformer of six layers on digits, by cross-entropy alone: what the path ensemble is compared with.
+#   limbeck train vision/path_ensemble/digits_vit
+#   limbeck test vision/path_ensemble/digits_vit --checkpoint work_dirs/digits_vit/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+from torch.optim import AdamW
+
+from limbeck_core import Distiller
+from limbeck_vision.methods.path_ensemble import PathEnsembleViT
+from limbeck_vision.models import ImageCall, timm_model
+
+with read_base():
+    from .._base_.digits import *
+
+model = dict(
+    type=Distiller,
+    student=dict(
+        type=PathEnsembleViT,
+        vit=dict(
+            type=timm_model,
+            name="vit_tiny_patch16_224",
+            num_classes=10,
+            img_size=8,
+            patch_size=2,
+            embed_dim=32,
+            depth=6,
+            num_heads=2,
+        ),
+    ),
+    call=dict(type=ImageCall),
+    task_loss=dict(type=CrossEntropyLoss),
+)
+train_dataloader.dataset.update(label_noise=0.0)
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=0.05))
