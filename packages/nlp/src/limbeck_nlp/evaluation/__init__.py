@@ -9,9 +9,10 @@ from limbeck_core.errors import closest
 
 if TYPE_CHECKING:
     from limbeck_nlp.evaluation.classification import TextClassificationMetric
+    from limbeck_nlp.evaluation.tokens import TokenMetric
 
-_HOME = {"TextClassificationMetric": "classification"}
-__all__ = ["TextClassificationMetric"]
+_HOME = {"TextClassificationMetric": "classification", "TokenMetric": "tokens"}
+__all__ = ["TextClassificationMetric", "TokenMetric"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,61 @@
+# BERT of 1 layer and width 16 on the grammar's intents, taught by nlp/grammar/teacher through its logits.
+#   limbeck train nlp/grammar/teacher                   (once)
+#   limbeck train nlp/grammar/kd
+#   limbeck test nlp/grammar/kd --checkpoint work_dirs/kd/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+from torch.optim import AdamW
+
+from limbeck_core import Distiller, Match, Tap, pretrained
+from limbeck_core.calls import MappingCall
+from limbeck_core.losses import KLDivergenceLoss
+from limbeck_nlp.models import transformer
+
+with read_base():
+    from .._base_.intents import *
+
+model = dict(
+    type=Distiller,
+    student=dict(
+        type=transformer,
+        task="sequence_classification",
+        model_type="bert",
+        vocab_size=160,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        num_labels=8,
+    ),
+    teacher=dict(
+        type=pretrained,
+        model=dict(
+            type=transformer,
+            task="sequence_classification",
+            model_type="bert",
+            vocab_size=160,
+            hidden_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=128,
+            max_position_embeddings=32,
+            num_labels=8,
+        ),
+        checkpoint="work_dirs/teacher/student.pth",
+    ),
+    call=dict(type=MappingCall),
+    task_loss=dict(type=CrossEntropyLoss),
+    task_weight=0.1,
+    matches=dict(
+        kd=dict(
+            type=Match,
+            loss=dict(type=KLDivergenceLoss, temperature=2.0),
+            student=dict(type=Tap, path="", pick="logits"),
+            teacher=dict(type=Tap, path="", pick="logits"),
+            weight=0.9,
+        ),
+    ),
+)
+
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=1e-3, weight_decay=0.01))

@@ -1,0 +1,35 @@
+# A Llama of 3 layers and width 64 on sentences of the grammar, by cross-entropy: the teacher of nlp/grammar/lm_*.
+#   limbeck train nlp/grammar/lm_teacher
+#   limbeck test nlp/grammar/lm_teacher --checkpoint work_dirs/lm_teacher/student.pth
+from mmengine.config import read_base
+from torch.optim import AdamW
+
+from limbeck_core import Distiller
+from limbeck_core.calls import MappingCall
+from limbeck_nlp.language_models import TokenCrossEntropyLoss
+from limbeck_nlp.models import transformer
+
+with read_base():
+    from .._base_.grammar_lines import *
+
+model = dict(
+    type=Distiller,
+    student=dict(
+        type=transformer,
+        task="causal_lm",
+        model_type="llama",
+        vocab_size=160,
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=64,
+        bos_token_id=5,
+        eos_token_id=6,
+        pad_token_id=0,
+    ),
+    call=dict(type=MappingCall),
+    task_loss=dict(type=TokenCrossEntropyLoss),
+)
+
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=0.01))

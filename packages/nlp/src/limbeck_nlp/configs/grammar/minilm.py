@@ -1,0 +1,74 @@
+# BERT of 1 layer and width 16 on the grammar's intents, taught by nlp/grammar/teacher through its relations (MiniLMv2).
+#   limbeck train nlp/grammar/teacher                   (once)
+#   limbeck train nlp/grammar/minilm
+#   limbeck test nlp/grammar/minilm --checkpoint work_dirs/minilm/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+from torch.optim import AdamW
+
+from limbeck_core import Distiller, Match, Tap, pretrained
+from limbeck_core.calls import MappingCall
+from limbeck_core.losses import SelfAttentionRelationLoss
+from limbeck_nlp.models import transformer
+
+with read_base():
+    from .._base_.intents import *
+
+model = dict(
+    type=Distiller,
+    student=dict(
+        type=transformer,
+        task="sequence_classification",
+        model_type="bert",
+        vocab_size=160,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        num_labels=8,
+    ),
+    teacher=dict(
+        type=pretrained,
+        model=dict(
+            type=transformer,
+            task="sequence_classification",
+            model_type="bert",
+            vocab_size=160,
+            hidden_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=128,
+            max_position_embeddings=32,
+            num_labels=8,
+        ),
+        checkpoint="work_dirs/teacher/student.pth",
+    ),
+    call=dict(type=MappingCall),
+    task_loss=dict(type=CrossEntropyLoss),
+    matches=dict(
+        query=dict(
+            type=Match,
+            loss=dict(type=SelfAttentionRelationLoss, relation_heads=4),
+            student="bert.encoder.layer.0.attention.self.query",
+            teacher="bert.encoder.layer.3.attention.self.query",
+            extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
+        ),
+        key=dict(
+            type=Match,
+            loss=dict(type=SelfAttentionRelationLoss, relation_heads=4),
+            student="bert.encoder.layer.0.attention.self.key",
+            teacher="bert.encoder.layer.3.attention.self.key",
+            extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
+        ),
+        value=dict(
+            type=Match,
+            loss=dict(type=SelfAttentionRelationLoss, relation_heads=4),
+            student="bert.encoder.layer.0.attention.self.value",
+            teacher="bert.encoder.layer.3.attention.self.value",
+            extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
+        ),
+    ),
+)
+
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=1e-3, weight_decay=0.01))
