@@ -151,6 +151,21 @@ def test_own_generators_are_reseeded() -> None:
     assert [b["inputs"].tolist() for b in epoch_of(plain, 1)] == [b["inputs"].tolist() for b in epoch_of(parallel, 1)]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_is_told_the_epoch_of_each_sample(workers: int) -> None:
+    class Told(Augmented):
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"inputs": torch.tensor(self.epoch), "targets": 0}
+
+    told = loader(dataset=Told(), num_workers=workers)
+    assert [{int(x) for b in epoch_of(told, epoch) for x in b["inputs"]} for epoch in (0, 3, 1)] == [{0}, {3}, {1}]
+    viewed = loader(dataset=Told(), num_workers=workers, views=2)
+    assert {int(x) for b in epoch_of(viewed, 3) for x in b["inputs"]} == {1}
+
+
 def test_random_collate_does_not_depend_on_workers() -> None:
     first, second = (loader(collate_fn=mixing, num_workers=n) for n in (0, 2))
     assert same(epoch_of(first, 1), epoch_of(second, 1))

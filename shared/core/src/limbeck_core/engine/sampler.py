@@ -293,7 +293,8 @@ class SeededDataset(Dataset[Any]):
     Before ``dataset[index]`` the generators of Python, NumPy and PyTorch are seeded from (seed, epoch, index); what was
     in them before comes back afterwards. Generators that its transforms own (MONAI, albumentations) are found and
     seeded too, see :mod:`limbeck_core.engine.reseed`; a data set that keeps one where nobody finds it offers
-    ``reseed(seed)``. Other attributes are those of the wrapped data set, to read and to set.
+    ``reseed(seed)``. A data set whose samples change over a run offers ``set_epoch(epoch)``, which is called before each
+    sample, in whatever process reads it; with ``views`` it gets the number of the view. Other attributes are those of the wrapped data set, to read and to set.
 
     Args:
         dataset: The user's data set, one with ``__getitem__`` and ``__len__``.
@@ -357,6 +358,9 @@ class SeededDataset(Dataset[Any]):
         reseed = getattr(self.dataset, "reseed", None)
         if reseed is not None:
             reseed(seed)
+        set_epoch = getattr(self.dataset, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(key.epoch if self.views is None else key.epoch % self.views)
         if self._own is None:
             self._own = Reseeder(self.dataset)
         self._own.reseed(seed)
