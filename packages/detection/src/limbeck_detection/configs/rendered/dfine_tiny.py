@@ -1,0 +1,31 @@
+# D-FINE, small enough for a CPU, on shapes that the package draws: the last decoder layer teaches the earlier ones.
+#   python -m limbeck_detection.rendered shapes
+#   limbeck train detection/rendered/dfine_tiny --data-root shapes
+#   limbeck test detection/rendered/dfine_tiny --data-root shapes --checkpoint work_dirs/dfine_tiny/student.pth
+from mmengine.config import read_base
+
+from limbeck_core import Distiller
+from limbeck_detection.calls import DetectionCall
+from limbeck_detection.dfine.criterion import DFINECriterion
+from limbeck_detection.dfine.model import dfine_n
+
+with read_base():
+    from .._base_.rendered import *
+
+model = dict(
+    type=Distiller,
+    student=dict(
+        type=dfine_n,
+        num_classes=3,
+        encoder_dim=64,
+        encoder_feedforward=128,
+        decoder_dim=64,
+        decoder_feedforward=128,
+        points=(4, 4),
+        num_queries=30,
+        num_denoising=12,
+        input_size=(96, 96),
+    ),
+    call=dict(type=DetectionCall),
+    task_loss=dict(type=DFINECriterion),
+)
