@@ -85,10 +85,11 @@ def test_two_ranks_find_no_unused_parameter_and_agree(tmp_path: Path, made_data:
 
 
 def test_stages_name_the_checkpoint_that_the_stage_before_writes() -> None:
-    """``train`` writes into work_dirs/<name of the file>, so a chain of runs needs no options."""
-    written = {f"work_dirs/{name.rpartition('/')[2]}/student.pth" for name in CONFIGS}
-    for name in CONFIGS:
-        settings = load_config(name)
+    """``train`` writes into the work_dir of a config, or a folder of its name: a chain of runs needs no options."""
+    every = {name: load_config(name) for name in CONFIGS}
+    folders = [config.get("work_dir") or f"work_dirs/{name.rpartition('/')[2]}" for name, config in every.items()]
+    written = {f"{folder}/student.pth" for folder in folders}
+    for name, settings in every.items():
         named = [settings.get("load_from")] if settings.get("load_from") else []
         named += _checkpoints(settings.model.to_dict())
         assert set(named) <= written, name

@@ -1,5 +1,5 @@
 # DIST from ResNet-56 to ResNet-20 on CIFAR-100: correlations between and within classes.
-# Temperature and weights as the authors have them on CIFAR; the card of ImageNet is temperature 1, weight 2.
+# Temperature and weights as they are commonly given for CIFAR; ImageNet takes temperature 1 and weight 2.
 # Figures: metafile.yml beside this file. DATA holds cifar-100-python/.
 #   limbeck train vision/plain/resnet56_cifar100 --data-root DATA      (the teacher, once)
 #   limbeck train vision/classics/dist_resnet56_resnet20_cifar100 --data-root DATA
