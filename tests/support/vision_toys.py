@@ -27,7 +27,7 @@ IMAGES_PER_CLASS = 2
 
 
 def make_data(root: Path) -> Path:
-    """Write CIFAR-10, CIFAR-100 and a folder of images by class, two images a class, under ``root``."""
+    """Write CIFAR-10, CIFAR-100, a folder of images by class (two each) and one of unlabelled images."""
     draw = np.random.RandomState(0)
     for kind in (CIFAR10, CIFAR100):
         folder = root / kind.folder
@@ -44,6 +44,11 @@ def make_data(root: Path) -> Path:
             folder.mkdir(parents=True)
             pixels = draw.randint(0, 256, (40, 48, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / "image.png")
+    pool = root / "pool"
+    pool.mkdir()
+    for number in range(3):
+        Image.fromarray(draw.randint(0, 256, (40, 48, 3)).astype(np.uint8)).save(pool / f"{number}.png")
+    (pool / "selection.txt").write_text("0\n2\n", encoding="utf-8")
     return root
 
 
