@@ -55,22 +55,11 @@ class CocoMetric(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         Raises:
             DataError: if the batch has no truth, or another number of images than there are predictions.
         """
-        if "truth" not in data_batch:
-            raise DataError(
-                f"evaluation needs 'truth' in the batch, it has {', '.join(data_batch)}: give the data set truth=True"
-            )
-        truths, ids = data_batch["truth"], data_batch["ids"]
-        if len(truths) != len(data_samples):
-            raise DataError(f"{len(truths)} images were evaluated, but {len(data_samples)} predictions came")
-        for truth, identity, size, found in zip(truths, ids, data_batch["sizes"], data_samples, strict=True):
-            row = {"id": int(identity), "size": size.tolist()}
-            row["truth"] = {name: value.cpu().tolist() for name, value in truth.items()}
-            row["found"] = {name: value.detach().float().cpu().tolist() for name, value in found.items()}
-            self.results.append(row)
+        self.results.extend(image_rows(data_batch, data_samples))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Return the numbers of all images, and write the file if one was asked for."""
-        truth, found = self._as_coco(results)
+        truth, found = as_coco(results, self.classes)
         if self.predictions is not None and is_main_process():
             numbers = self.category_ids
             rows = [
@@ -81,30 +70,52 @@ class CocoMetric(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         measured = average_precision(truth, found)
         return {name: value for name, value in measured.items() if isinstance(value, float)}
 
-    def _as_coco(self, results: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        images, marks, found = [], [], []
-        labels: set[int] = set(range(len(self.classes or ())))
-        for row in results:
-            width, height = row["size"]
-            images.append({"id": row["id"], "width": width, "height": height, "file_name": str(row["id"])})
-            truth = row["truth"]
-            for box, label, area, crowd in zip(*(truth[n] for n in ("boxes", "labels", "area", "crowd")), strict=True):
-                marks.append(
-                    {
-                        "image_id": row["id"],
-                        "category_id": label,
-                        "bbox": _xywh(box),
-                        "area": area,
-                        "iscrowd": int(crowd),
-                    }
-                )
-            seen = row["found"]
-            for box, label, score in zip(*(seen[name] for name in ("boxes", "labels", "scores")), strict=True):
-                found.append({"image_id": row["id"], "category_id": int(label), "bbox": _xywh(box), "score": score})
-            labels.update(truth["labels"], (int(label) for label in seen["labels"]))
-        names = dict(enumerate(self.classes or ()))
-        categories = [{"id": label, "name": names.get(label, str(label))} for label in sorted(labels)]
-        return {"images": images, "annotations": marks, "categories": categories}, found
+
+def image_rows(batch: Mapping[str, Any], detections: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Any]]:
+    """Truth and detections of each image of a batch as plain data, which other ranks can be sent.
+
+    Raises:
+        DataError: if the batch has no truth, or another number of images than there are predictions.
+    """
+    if "truth" not in batch:
+        raise DataError(
+            f"evaluation needs 'truth' in the batch, it has {', '.join(batch)}: give the data set truth=True"
+        )
+    if len(batch["truth"]) != len(detections):
+        raise DataError(f"{len(batch['truth'])} images were evaluated, but {len(detections)} predictions came")
+    rows = []
+    for truth, identity, size, found in zip(batch["truth"], batch["ids"], batch["sizes"], detections, strict=True):
+        row: dict[str, Any] = {"id": int(identity), "size": size.tolist()}
+        row["truth"] = {name: value.cpu().tolist() for name, value in truth.items()}
+        row["found"] = {name: value.detach().float().cpu().tolist() for name, value in found.items()}
+        rows.append(row)
+    return rows
+
+
+def as_coco(
+    rows: Sequence[Mapping[str, Any]], classes: Sequence[str] | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Content of a COCO annotation file and of a file of results, with labels as category ids.
+
+    Args:
+        rows: What :func:`image_rows` gave.
+        classes: Names by label.
+    """
+    images, marks, found = [], [], []
+    labels: set[int] = set(range(len(classes or ())))
+    for row in rows:
+        width, height = row["size"]
+        images.append({"id": row["id"], "width": width, "height": height, "file_name": str(row["id"])})
+        truth, seen = row["truth"], row["found"]
+        for box, label, area, crowd in zip(*(truth[n] for n in ("boxes", "labels", "area", "crowd")), strict=True):
+            mark = {"image_id": row["id"], "category_id": label, "bbox": _xywh(box), "area": area}
+            marks.append({**mark, "iscrowd": int(crowd)})
+        for box, label, score in zip(*(seen[name] for name in ("boxes", "labels", "scores")), strict=True):
+            found.append({"image_id": row["id"], "category_id": int(label), "bbox": _xywh(box), "score": score})
+        labels.update(truth["labels"], (int(label) for label in seen["labels"]))
+    names = dict(enumerate(classes or ()))
+    categories = [{"id": label, "name": names.get(label, str(label))} for label in sorted(labels)]
+    return {"images": images, "annotations": marks, "categories": categories}, found
 
 
 def _xywh(box: Sequence[float]) -> list[float]:
