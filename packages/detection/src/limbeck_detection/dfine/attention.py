@@ -23,9 +23,10 @@ Sampling = Literal["default", "discrete"]
 
 def _bilinear(value: Tensor, height: int, width: int, locations: Tensor) -> Tensor:
     """``(N, C, H * W)`` at ``(N, Q, P, 2)`` to ``(N, C, Q, P)``; outside the map are zeros."""
+    wider = torch.promote_types(value.dtype, locations.dtype)  # a place in half precision would miss its cell
     return grid_sample(
-        value.reshape(*value.shape[:-1], height, width),
-        2 * locations - 1,
+        value.reshape(*value.shape[:-1], height, width).to(wider),
+        (2 * locations - 1).to(wider),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
@@ -62,7 +63,7 @@ def deformable_attention(
         sampling: ``"default"`` interpolates between the four cells around a place, with zeros outside the map;
             ``"discrete"`` takes the cell that the place rounds to, so no gradient reaches ``locations``.
 
-    Returns: Shape ``(B, Q, heads * C)``.
+    Returns: Shape ``(B, Q, heads * C)``, in the type of ``weights``.
 
     Raises:
         ShapeError: if levels, points and tensors do not fit together.
@@ -87,7 +88,7 @@ def deformable_attention(
     ]
     share = weights.transpose(1, 2).flatten(0, 1)[:, None]  # (B * heads, 1, Q, P)
     out = (torch.cat(found, dim=-1) * share).sum(-1)  # (B * heads, C, Q)
-    return out.reshape(batch, -1, queries).transpose(1, 2).contiguous()
+    return out.reshape(batch, -1, queries).transpose(1, 2).to(weights.dtype).contiguous()
 
 
 class DeformableAttention(nn.Module):

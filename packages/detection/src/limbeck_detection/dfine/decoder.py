@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softmax
 
+from limbeck_core.functional.precision import at_least_float32
 from limbeck_detection.dfine.attention import DeformableAttention, Sampling
 from limbeck_detection.dfine.regression import distance2bbox, integral, weighting_function
 
@@ -111,9 +112,10 @@ class LQE(nn.Module):
 
         Returns: Shape ``(B, Q, C)``.
         """
-        largest = softmax(corners.reshape(*corners.shape[:-1], 4, self.bins), dim=-1).topk(self.top, dim=-1).values
+        edges = at_least_float32(corners).reshape(*corners.shape[:-1], 4, self.bins)
+        largest = softmax(edges, dim=-1).topk(self.top, dim=-1).values
         sharpness = torch.cat([largest, largest.mean(dim=-1, keepdim=True)], dim=-1)
-        out: Tensor = logits + self.reg_conf(sharpness.flatten(-2))
+        out: Tensor = logits + self.reg_conf(sharpness.flatten(-2).to(logits.dtype))
         return out
 
 
@@ -288,7 +290,7 @@ class RefinementDecoder(nn.Module):
         corners: Tensor | None = None
         before: Tensor | None = None  # queries of the layer before, without gradient
         for i, layer in enumerate(self.layers):
-            positions = heads.position(boxes).clamp(-_POSITION_LIMIT, _POSITION_LIMIT)
+            positions = heads.position(boxes.to(query.dtype)).clamp(-_POSITION_LIMIT, _POSITION_LIMIT)
             query = layer(query, positions, boxes, values, shapes, blocked)
             if i == 0:
                 first = torch.sigmoid(heads.first_box(query) + inverse_sigmoid(boxes))

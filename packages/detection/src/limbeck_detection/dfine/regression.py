@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import softmax
 
 from limbeck_core.errors import ShapeError
+from limbeck_core.functional.precision import at_least_float32
 from limbeck_detection.boxes import box_xyxy_to_cxcywh
 
 _TOP_BIN_GAP = 0.1  # keeps floor(index) and floor(index) + 1 inside the bins
@@ -156,7 +157,7 @@ def integral(corners: Tensor, project: Tensor) -> Tensor:
         corners: Logits of the four edges, one edge after another, shape ``(..., 4 * (reg_max + 1))``.
         project: What each bin stands for, shape ``(reg_max + 1,)``; see :func:`weighting_function`.
 
-    Returns: Shape ``(..., 4)``.
+    Returns: Shape ``(..., 4)``, in float32 at least.
 
     Raises:
         ShapeError: if the last axis does not hold four times as many numbers as ``project``.
@@ -166,4 +167,5 @@ def integral(corners: Tensor, project: Tensor) -> Tensor:
         raise ShapeError(
             f"corners must hold 4 edges of {bins} bins on the last axis ({4 * bins}), got shape {tuple(corners.shape)}"
         )
-    return softmax(corners.reshape(*corners.shape[:-1], 4, bins), dim=-1) @ project.to(corners.dtype)
+    probabilities = softmax(at_least_float32(corners).reshape(*corners.shape[:-1], 4, bins), dim=-1)
+    return (probabilities * project).sum(dim=-1)  # not a product of matrices, which autocast would compute in half

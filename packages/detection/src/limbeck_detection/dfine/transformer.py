@@ -241,8 +241,8 @@ class DFINETransformer(nn.Module):
 
     def _anchors(self, shapes: Shapes, memory: Tensor) -> tuple[Tensor, Tensor]:
         if list(shapes) == self._stored_shapes:
-            return self.anchors.to(memory.dtype), self.valid_mask
-        return make_anchors(shapes, device=memory.device, dtype=memory.dtype)
+            return self.anchors, self.valid_mask
+        return make_anchors(shapes, device=memory.device, dtype=self.anchors.dtype)
 
     def _select(self, memory: Tensor, shapes: Shapes) -> _Selected:
         places, count = memory.shape[1], self.num_queries
