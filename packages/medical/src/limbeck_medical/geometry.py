@@ -42,7 +42,7 @@ def labels_on_input_grid(scores: Tensor, image: MetaTensor, transform: Compose) 
     found: Any = inverse({"inputs": image, "scores": probabilities})["scores"]
     # where the inverse leaves the resampled volume all classes are 0, and the background is the first
     labels = torch.as_tensor(found.as_tensor()).argmax(0, keepdim=True).to(torch.uint8)
-    return MetaTensor(labels, affine=found.affine, meta=found.meta)
+    return MetaTensor(labels, affine=found.affine)
 
 
 def write_labels(labels: MetaTensor, path: Path) -> Path:

@@ -88,9 +88,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.draws = draws
         numbers = {case: number for number, case in enumerate(every)}
         self.ids = np.asarray([numbers[case] * draws + draw for case in cases for draw in range(draws)], dtype=np.int64)
-        fixed = volume_preprocessing() if preprocess is None else _chain(preprocess)
+        self.preprocess = volume_preprocessing() if preprocess is None else _chain(preprocess)
         self.transform = Compose(
-            [*fixed, _KeepSpacing(), _CheckLabels(len(self.classes) or None), *_chain(augment), _Plain()]
+            [*self.preprocess, _KeepSpacing(), _CheckLabels(len(self.classes) or None), *_chain(augment), _Plain()]
         )
         # opened here and not with the first sample: MONAI draws new seeds for a chain that it takes apart for its key
         self._loaded = self._open(cache, cache_dir)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+from monai.data.image_reader import ImageReader, PILReader
 from monai.transforms import (
     EnsureChannelFirstd,
     EnsureTyped,
@@ -73,7 +74,7 @@ def picture_preprocessing(
     Raises:
         ValueError: if ``intensity`` is unknown.
     """
-    return [*_load(label_values), *_scale(intensity)]
+    return [*_load(label_values, reader=PILReader), *_scale(intensity)]
 
 
 def random_crops(
@@ -125,9 +126,9 @@ def random_crops(
     return chain
 
 
-def _load(label_values: Sequence[int] | None) -> list[Any]:
+def _load(label_values: Sequence[int] | None, reader: type[ImageReader] | None = None) -> list[Any]:
     chain: list[Any] = [
-        LoadImaged(BOTH, image_only=True, allow_missing_keys=True),
+        LoadImaged(BOTH, reader=reader, image_only=True, allow_missing_keys=True),
         EnsureChannelFirstd(BOTH, allow_missing_keys=True),
         EnsureTyped(BOTH, allow_missing_keys=True),
     ]

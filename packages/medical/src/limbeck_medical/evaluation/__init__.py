@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from limbeck_core.errors import closest
+from limbeck_medical.evaluation.files import Pair, evaluate_files, pair_files
 from limbeck_medical.evaluation.measures import MEASURES, CaseScores, measure_case
+from limbeck_medical.evaluation.pictures import draw_overlay
 from limbeck_medical.evaluation.summary import Interval, bootstrap_mean, over_structures, summarize, table
 
 if TYPE_CHECKING:
@@ -18,10 +20,14 @@ __all__ = [
     "MEASURES",
     "CaseScores",
     "Interval",
+    "Pair",
     "SegmentationMetric",
     "bootstrap_mean",
+    "draw_overlay",
+    "evaluate_files",
     "measure_case",
     "over_structures",
+    "pair_files",
     "summarize",
     "table",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -125,8 +126,12 @@ def _state(predicted: bool, true: bool) -> str:
 
 
 def _distances(maps: list[Tensor], spacing: list[float]) -> tuple[float, float]:
-    hd95 = compute_hausdorff_distance(maps[0], maps[1], include_background=True, percentile=95, spacing=spacing)
-    asd = compute_average_surface_distance(maps[0], maps[1], include_background=True, symmetric=True, spacing=spacing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI calls its own functions with an argument it gives up
+        hd95 = compute_hausdorff_distance(maps[0], maps[1], include_background=True, percentile=95, spacing=spacing)
+        asd = compute_average_surface_distance(
+            maps[0], maps[1], include_background=True, symmetric=True, spacing=spacing
+        )
     return float(hd95), float(asd)
 
 

@@ -1,0 +1,25 @@
+# Deep supervision alone on MSD's hippocampus: medical/hippocampus/unet_dsd without any self-distillation, its control.
+#   limbeck train medical/hippocampus/unet_deep_supervision --data-root DATA/Task04_Hippocampus
+#   limbeck test medical/hippocampus/unet_deep_supervision --data-root DATA/Task04_Hippocampus \
+#       --checkpoint work_dirs/unet_deep_supervision/student.pth
+from mmengine.config import read_base
+from monai.losses import DiceCELoss
+from monai.networks.nets import UNet
+from torch.optim import AdamW
+
+from limbeck_medical.call import SlidingWindowCall
+from limbeck_medical.dsd import DSDDistiller
+
+with read_base():
+    from .._base_.hippocampus import *
+
+model = dict(
+    type=DSDDistiller,
+    student=dict(type=UNet, spatial_dims=3, in_channels=1, out_channels=3, channels=(8, 16, 32, 64), strides=(2, 2, 2)),
+    input_shape=(1, 32, 32, 32),
+    call=dict(type=SlidingWindowCall, window=(32, 32, 32)),
+    task_loss=dict(type=DiceCELoss, softmax=True, to_onehot_y=True),
+    encoder=(),
+    decoder_weight=0.0,
+)
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=1e-5))
