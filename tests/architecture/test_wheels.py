@@ -24,7 +24,7 @@ DEPENDENCIES = {
     "limbeck-core": {"torch", "mmengine"},
     "limbeck-detection": {"limbeck-core", "torchvision", "scipy", "faster-coco-eval"},
     "limbeck-medical": {"limbeck-core", "monai", "nibabel", "einops", "scipy", "pillow"},
-    "limbeck-nlp": {"limbeck-core", "transformers", "seqeval", "scikit-learn"},
+    "limbeck-nlp": {"limbeck-core", "transformers", "seqeval", "scikit-learn", "scipy"},
     "limbeck-pose": {"limbeck-core", "torchvision", "faster-coco-eval"},
     "limbeck-vision": {"limbeck-core", "torchvision", "timm", "scikit-learn"},
 }

@@ -9,10 +9,11 @@ from limbeck_core.errors import closest
 
 if TYPE_CHECKING:
     from limbeck_nlp.evaluation.classification import TextClassificationMetric
+    from limbeck_nlp.evaluation.pairs import PairScoreMetric
     from limbeck_nlp.evaluation.tokens import TokenMetric
 
-_HOME = {"TextClassificationMetric": "classification", "TokenMetric": "tokens"}
-__all__ = ["TextClassificationMetric", "TokenMetric"]
+_HOME = {"TextClassificationMetric": "classification", "TokenMetric": "tokens", "PairScoreMetric": "pairs"}
+__all__ = ["PairScoreMetric", "TextClassificationMetric", "TokenMetric"]
 
 
 def __getattr__(name: str) -> Any:

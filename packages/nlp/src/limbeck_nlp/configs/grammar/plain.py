@@ -25,6 +25,7 @@ model = dict(
         intermediate_size=32,
         max_position_embeddings=32,
         num_labels=8,
+        initializer_range=0.1,
     ),
     call=dict(type=MappingCall),
     task_loss=dict(type=CrossEntropyLoss),

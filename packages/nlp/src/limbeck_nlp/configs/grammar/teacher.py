@@ -1,4 +1,4 @@
-# BERT of 4 layers and width 64 on the grammar's intents, by cross-entropy alone: the teacher.
+# BERT of 2 layers and width 64 on the grammar's intents, by cross-entropy alone: the teacher.
 #   limbeck train nlp/grammar/teacher
 #   limbeck test nlp/grammar/teacher --checkpoint work_dirs/teacher/student.pth
 from mmengine.config import read_base
@@ -20,11 +20,12 @@ model = dict(
         model_type="bert",
         vocab_size=160,
         hidden_size=64,
-        num_hidden_layers=4,
+        num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=128,
         max_position_embeddings=32,
         num_labels=8,
+        initializer_range=0.1,
     ),
     call=dict(type=MappingCall),
     task_loss=dict(type=CrossEntropyLoss),
