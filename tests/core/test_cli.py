@@ -132,7 +132,16 @@ class TestTrain:
         words = ["train", "points.py", "--launcher", "pytorch", "--work-dir", "two", *seed]
         ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         options = [*ranks, "-m", "limbeck_core", *words, "train_dataloader.batch_size=4"]
-        alone = ["-m", "limbeck_core", "train", "points.py", "--work-dir", "one", *seed, "train_dataloader.batch_size=8"]
+        alone = [
+            "-m",
+            "limbeck_core",
+            "train",
+            "points.py",
+            "--work-dir",
+            "one",
+            *seed,
+            "train_dataloader.batch_size=8",
+        ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support"), "OMP_NUM_THREADS": "1"}
         for command in (options, alone):
             done = subprocess.run(
@@ -367,6 +376,11 @@ class TestDoctor:
         assert "looked at 128 samples for" in summary
         assert built + looked < 10
         assert [path.name for path in config.parent.iterdir()] == [config.name]
+
+    @pytest.mark.parametrize("unit", ["step", "epoch"])
+    def test_a_weight_over_the_length_of_the_run(self, unit: str, config: Path) -> None:
+        schedule = f"model.matches.kd.weight={{'type': 'limbeck_core.schedules.WarmUp', 'value': 0.8, 'by': '{unit}'}}"
+        assert cli.main(["doctor", str(config), "--cfg-options", schedule]) == 0
 
     def test_a_fault_that_construction_tells(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["doctor", str(config), "--cfg-options", "model.matches.kd.student=fcc"]) == 1

@@ -24,6 +24,7 @@ from limbeck_core.engine.runner import Runner
 from limbeck_core.engine.sampler import stack
 from limbeck_core.errors import DEBUG_VARIABLE, ConfigError, LimbeckError, debugging
 from limbeck_core.inspect import Finding, diagnose
+from limbeck_core.schedules import Progress
 from limbeck_core.tap import first_length
 
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
@@ -214,6 +215,7 @@ def examine(
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
+    model.set_progress(_beginning(settings.get("train_cfg") or {}))
     built = time.perf_counter()
     whole = sum(first_length(batch) for batch in found)
     try:
@@ -225,6 +227,13 @@ def examine(
         findings = [_as_finding(error)]
     samples = sum(first_length(batch) for batch in found)
     return Examination(findings, samples, whole, built - started, time.perf_counter() - built)
+
+
+def _beginning(plan: Mapping[str, Any]) -> Progress:
+    """The first step of a run, for weights that are scheduled over its length."""
+    epochs, steps = plan.get("max_epochs"), plan.get("max_steps")
+    # which of the two a run is counted in decides what is known exactly; at its beginning the other hardly matters
+    return Progress(max_steps=int(steps or epochs or 1), max_epochs=int(epochs or 1))
 
 
 def _affordable(model: Distiller, loader: Mapping[str, Any], found: list[Any], seed: int) -> list[Any]:
