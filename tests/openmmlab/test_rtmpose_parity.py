@@ -18,6 +18,7 @@ use_mmcv()
 
 import mmpose  # noqa: E402  after the stand-in: importing its models imports mmcv.ops
 from mmpose.codecs import SimCCLabel  # noqa: E402
+from mmpose.datasets.datasets.utils import parse_pose_metainfo  # noqa: E402
 
 CONFIGS = Path(mmpose.__file__).parent / ".mim" / "configs" / "wholebody_2d_keypoint" / "rtmpose" / "ubody"
 
@@ -79,3 +80,15 @@ def test_same_loss_and_same_labels() -> None:
         for s, t in zip(scores, (targets.x, targets.y), strict=True)
     )
     torch.testing.assert_close(ours, expected)
+
+
+def test_the_layout_is_that_of_coco_wholebody() -> None:
+    from limbeck_pose.keypoints import WHOLE_BODY
+
+    path = Path(mmpose.__file__).parent / ".mim" / "configs" / "_base_" / "datasets" / "coco_wholebody.py"
+    theirs = parse_pose_metainfo(dict(from_file=str(path)))
+    assert WHOLE_BODY.mirrored == list(theirs["flip_indices"])
+    assert WHOLE_BODY.sigmas == pytest.approx(tuple(float(s) for s in theirs["sigmas"]))
+    assert WHOLE_BODY.upper == tuple(theirs["upper_body_ids"])
+    assert WHOLE_BODY.lower == tuple(theirs["lower_body_ids"])
+    assert {frozenset(link) for link in WHOLE_BODY.links} >= {frozenset(link) for link in theirs["skeleton_links"]}

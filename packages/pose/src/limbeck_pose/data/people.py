@@ -1,0 +1,258 @@
+"""People with key points, one crop each: COCO, COCO-WholeBody and UBody annotation files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from limbeck_core.build import build
+from limbeck_core.errors import DataError
+from limbeck_pose.data.augmentation import Augmentation
+from limbeck_pose.data.crops import Array, Crop
+from limbeck_pose.keypoints import WHOLE_BODY, Layout
+from limbeck_pose.simcc import SimCC
+
+# of a COCO-WholeBody annotation: where each part's triples (x, y, v) stand, in the points' order, and how many
+_PARTS = (("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person of one image.
+
+    Args:
+        image_id: Number of the image in the annotation file.
+        file: Path of the image.
+        box: x, y, width and height in pixels.
+        points: Key points in pixels, ``(K, 2)``.
+        visible: Above 0 where labelled, ``(K,)``; all 0 for a detected box without truth.
+        score: Confidence of the box; 1 for true boxes.
+    """
+
+    image_id: int
+    file: Path
+    box: Array
+    points: Array
+    visible: Array
+    score: float = 1.0
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}: give the data set's root with --data-root or LIMBECK_DATA")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no readable JSON ({error}): download it again") from error
+
+
+def keypoints_of(annotation: Mapping[str, Any], layout: Layout = WHOLE_BODY) -> tuple[Array, Array]:
+    """Return key points ``(K, 2)`` in pixels and visibility ``(K,)`` of an annotation.
+
+    Whole bodies may come in five lists, as in COCO-WholeBody, or in one list of 133 triples, as others write UBody.
+
+    Raises:
+        DataError: if a list is missing or has another length.
+    """
+    triples = annotation.get("keypoints")
+    if layout.count == WHOLE_BODY.count and triples is not None and len(triples) == 3 * _PARTS[0][1]:
+        parts = [annotation.get(name) for name, _ in _PARTS]
+        for (name, count), part in zip(_PARTS, parts, strict=True):
+            if part is None or len(part) != 3 * count:
+                raise DataError(
+                    f"annotation {annotation.get('id')} must have {name!r} with {count} triples (x, y, v) for "
+                    f"{layout.count} key points, got {'nothing' if part is None else f'{len(part)} numbers'}: use the "
+                    "COCO-WholeBody file, or a model and a layout of 17 key points"
+                )
+        triples = [value for part in parts for value in part]  # type: ignore[union-attr]
+    if triples is None or len(triples) != 3 * layout.count:
+        raise DataError(
+            f"annotation {annotation.get('id')} must have {layout.count} key points (x, y, v), got "
+            f"{0 if triples is None else len(triples) / 3:g}: give the data set the layout of its file"
+        )
+    table = np.asarray(triples, dtype=np.float64).reshape(-1, 3)
+    return table[:, :2], (table[:, 2] > 0).astype(np.float64)
+
+
+class People(Dataset[dict[str, Any]]):
+    """Crops of people for a SimCC head.
+
+    An item has ``inputs``, the crop as RGB bytes ``(3, H, W)``; ``targets``, labels along x ``(K, bins)``, along y, and
+    weights ``(K,)``, as :class:`~limbeck_pose.simcc.SimCCTargets`; and ``person``, what an evaluator needs to carry key
+    points back to the image: ``image_id``, ``matrix`` ``(2, 3)``, ``score`` and ``area`` of the box.
+
+    Args:
+        annotations: Annotation file, in the layout of COCO or COCO-WholeBody; below ``root`` if relative. UBody has one
+            a scene; a sequence of files is read in order.
+        images: Folder of the images, below ``root`` if relative; one for all files, or one a file.
+        root: Folder of the data set.
+        codec: Codec of the head that is trained, or its config.
+        layout: Which key points the file has. Default: the 133 of COCO-WholeBody.
+        augmentation: How crops are drawn in training, or its config; ``None`` cuts them out plainly.
+        fine: Augmentation of the last epochs, or its config; ``None`` keeps the first one.
+        fine_from: First epoch (from 0) that draws with ``fine``.
+        every: Take every so many-th image of each file; the paper takes every 10th frame of UBody.
+        boxes: File of detected boxes, a list of ``image_id``, ``bbox`` and ``score``; people are then those boxes, and
+            have no labels. ``None`` takes the true boxes.
+        least_score: Detected boxes below this score are left out.
+
+    Raises:
+        DataError: if a file is missing, damaged or of another layout, or nobody is left.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path | Sequence[str | Path],
+        *,
+        images: str | Path | Sequence[str | Path],
+        root: str | Path = "",
+        codec: SimCC | Mapping[str, Any],
+        layout: Layout = WHOLE_BODY,
+        augmentation: Augmentation | Mapping[str, Any] | None = None,
+        fine: Augmentation | Mapping[str, Any] | None = None,
+        fine_from: int | None = None,
+        every: int = 1,
+        boxes: str | Path | None = None,
+        least_score: float = 0.0,
+    ) -> None:
+        self.layout = layout
+        self.codec: SimCC = build(codec) if isinstance(codec, Mapping) else codec
+        self.augmentation, self.fine = (
+            build(given) if isinstance(given, Mapping) else given for given in (augmentation, fine)
+        )
+        self.fine_from = fine_from
+        self.epoch = 0
+        base = Path(root)
+        files = [annotations] if isinstance(annotations, (str, Path)) else list(annotations)
+        folders = [images] * len(files) if isinstance(images, (str, Path)) else list(images)
+        if len(folders) != len(files) or not files:
+            raise DataError(f"expected one folder of images, or one a file, got {len(folders)} for {len(files)} files")
+        self.people = [
+            person
+            for file, folder in zip(files, folders, strict=True)
+            for person in read_people(
+                base / file,
+                base / folder,
+                layout,
+                every=every,
+                boxes=None if boxes is None else base / boxes,
+                least_score=least_score,
+            )
+        ]
+        if not self.people:
+            raise DataError(f"no person with a box and a key point is in {', '.join(map(str, files))}")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next items are for, counted from 0; the engine does."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of people."""
+        return len(self.people)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one person; see the class."""
+        person = self.people[index]
+        image = read_image(person.file)
+        crop = Crop.around(person.box, self.codec.input_size, image_width=image.shape[1])
+        late = self.fine is not None and self.fine_from is not None and self.epoch >= self.fine_from
+        augmentation = self.fine if late else self.augmentation
+        if augmentation is not None:
+            crop = augmentation.crop(crop, person.points, person.visible, self.layout)
+        cut = crop.cut(image)
+        if augmentation is not None:
+            cut = augmentation.paint(cut)
+        points, visible = crop.apply(person.points), person.visible
+        if crop.mirrored:
+            points, visible = points[self.layout.mirrored], visible[self.layout.mirrored]
+        encoded = self.codec.encode(torch.from_numpy(points)[None].float(), torch.from_numpy(visible)[None].float())
+        area = float(person.box[2] * person.box[3])
+        return {
+            "inputs": torch.from_numpy(np.ascontiguousarray(cut.transpose(2, 0, 1))),
+            "targets": [encoded.x[0], encoded.y[0], encoded.weight[0]],
+            "person": {
+                "image_id": person.image_id,
+                "matrix": torch.from_numpy(crop.matrix),
+                "score": person.score,
+                "area": area,
+            },
+        }
+
+
+def read_people(
+    path: Path,
+    images: Path,
+    layout: Layout = WHOLE_BODY,
+    *,
+    every: int = 1,
+    boxes: Path | None = None,
+    least_score: float = 0.0,
+) -> list[Person]:
+    """Return the people of an annotation file, in its order, without crowds and people without a box or key point.
+
+    Args:
+        path: The annotation file.
+        images: Folder of the images.
+        layout: Which key points it has.
+        every: Take every so many-th image.
+        boxes: Detected boxes instead of true ones.
+        least_score: Detected boxes below this score are left out.
+
+    Raises:
+        DataError: if a file is missing, damaged or of another layout.
+    """
+    content = read_json(path)
+    if not isinstance(content, Mapping) or not {"images", "annotations"} <= content.keys():
+        raise DataError(f"{path} must have 'images' and 'annotations', as COCO's annotation files do")
+    files = {entry["id"]: images / entry["file_name"] for entry in content["images"][::every]}
+    if boxes is not None:
+        return [
+            Person(
+                box["image_id"],
+                files[box["image_id"]],
+                np.asarray(box["bbox"], dtype=np.float64),
+                np.zeros((layout.count, 2)),
+                np.zeros(layout.count),
+                float(box["score"]),
+            )
+            for box in read_json(boxes)
+            if box["image_id"] in files
+            and box["score"] >= least_score
+            and box.get("category_id", 1) == 1
+            and min(box["bbox"][2:]) > 0
+        ]
+    people = []
+    for annotation in content["annotations"]:
+        if annotation["image_id"] not in files or annotation.get("iscrowd", 0) or min(annotation["bbox"][2:]) <= 0:
+            continue
+        points, visible = keypoints_of(annotation, layout)
+        if visible.any():
+            box = np.asarray(annotation["bbox"], dtype=np.float64)
+            people.append(Person(annotation["image_id"], files[annotation["image_id"]], box, points, visible))
+    return people
+
+
+def read_image(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return an image as RGB bytes ``(H, W, 3)``.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    if image is None:
+        reason = "is damaged or no image" if path.is_file() else "is missing"
+        raise DataError(f"the image {path} {reason}: check the folder of images that the data set was given")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)

@@ -1,0 +1,26 @@
+"""Judging key points: COCO-WholeBody's average precision, correct key points, mean error, pictures."""
+
+from limbeck_pose.evaluation.coco import average_precision, evaluate, table
+from limbeck_pose.evaluation.metric import KeypointAP
+from limbeck_pose.evaluation.pictures import draw_people, write_picture
+from limbeck_pose.evaluation.similarity import (
+    correct_keypoints,
+    instance_score,
+    keep_one_of_each,
+    mean_error,
+    similarity,
+)
+
+__all__ = [
+    "KeypointAP",
+    "average_precision",
+    "correct_keypoints",
+    "draw_people",
+    "evaluate",
+    "instance_score",
+    "keep_one_of_each",
+    "mean_error",
+    "similarity",
+    "table",
+    "write_picture",
+]

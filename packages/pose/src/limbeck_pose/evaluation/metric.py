@@ -1,0 +1,111 @@
+"""The evaluator of a pose run: key points carried back to their images, judged as COCO-WholeBody does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from limbeck_core.build import build
+from limbeck_core.errors import DataError
+from limbeck_pose.data.people import read_json
+from limbeck_pose.evaluation.coco import average_precision
+from limbeck_pose.evaluation.similarity import instance_score, keep_one_of_each
+from limbeck_pose.keypoints import WHOLE_BODY, Layout
+from limbeck_pose.simcc import SimCC
+
+
+class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
+    """Average precision of key points in MMEngine's evaluator.
+
+    Keys are those of :func:`~limbeck_pose.evaluation.coco.average_precision`.
+
+    Args:
+        annotations: Annotation file of the test images, below ``root`` if relative.
+        root: Folder of the data set.
+        codec: Codec of the head, or its config.
+        layout: Which key points the head has.
+        results: File that the people are written to as well, in COCO's result format; ``None`` writes none.
+        collect_device: ``"cpu"`` or ``"gpu"``, where ranks exchange predictions.
+        prefix: Put before each key with a slash.
+    """
+
+    default_prefix = ""
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        *,
+        root: str | Path = "",
+        codec: SimCC | Mapping[str, Any],
+        layout: Layout = WHOLE_BODY,
+        results: str | Path | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.annotations = Path(root) / annotations
+        self.codec: SimCC = build(codec) if isinstance(codec, Mapping) else codec
+        self.layout = layout
+        self.file = None if results is None else Path(results)
+
+    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Tensor]) -> None:
+        """Take one batch.
+
+        Args:
+            data_batch: The batch with its ``person``, as :class:`~limbeck_pose.data.People` gives it.
+            data_samples: Scores along x and y, ``(N, K, bins)`` each.
+
+        Raises:
+            DataError: if the batch has no people.
+            ShapeError: if the scores are of another codec.
+        """
+        if "person" not in data_batch:
+            raise DataError(f"evaluation needs 'person' in the batch, it has {', '.join(data_batch)}")
+        x, y = (scores.detach().float().cpu() for scores in data_samples)
+        points, scores = self.codec.decode(x, y)
+        person = data_batch["person"]
+        for number in range(len(points)):
+            matrix = torch.as_tensor(person["matrix"][number]).double().cpu().numpy()
+            back = (points[number].double().numpy() - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+            self.results.append(
+                {
+                    "image_id": int(person["image_id"][number]),
+                    "points": back,
+                    "scores": scores[number].double().numpy(),
+                    "score": instance_score(float(person["score"][number]), scores[number].double().numpy()),
+                    "area": float(person["area"][number]),
+                }
+            )
+
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """Drop people that stand for one already found, and return the figures of the rest."""
+        by_image: dict[int, list[dict[str, Any]]] = {}
+        for person in results:
+            by_image.setdefault(person["image_id"], []).append(person)
+        people = []
+        for group in by_image.values():
+            points, scores, areas = (
+                np.stack([np.asarray(p[name]) for p in group]) for name in ("points", "score", "area")
+            )
+            people += [group[index] for index in keep_one_of_each(points, scores, areas, self.layout.sigmas)]
+        found = [
+            {
+                "image_id": person["image_id"],
+                "category_id": 1,
+                "keypoints": np.column_stack([person["points"], person["scores"]]).ravel().tolist(),
+                "score": person["score"],
+            }
+            for person in people
+        ]
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(found), encoding="utf-8")
+        figures = average_precision(read_json(self.annotations), found, self.layout)
+        return {name: value for name, value in figures.items() if value is not None}
