@@ -23,6 +23,7 @@ from limbeck_pose.evaluation import (
     keep_one_of_each,
     mean_error,
     similarity,
+    table,
     write_picture,
 )
 from limbeck_pose.keypoints import BODY, WHOLE_BODY
