@@ -1,0 +1,27 @@
+# ResNet-8 on digits with 10 labels a class, by cross-entropy alone: the control of vision/lsskd/digits.
+#   limbeck train vision/lsskd/digits_plain
+#   limbeck test vision/lsskd/digits_plain --checkpoint work_dirs/lsskd_digits_plain/student.pth
+from mmengine.config import read_base
+from torch.nn import CrossEntropyLoss
+from torch.optim import SGD
+
+from limbeck_core import Distiller
+from limbeck_vision.models import ImageCall, resnet8
+
+with read_base():
+    from .._base_.digits import *
+
+train_dataloader.update(batch_size=25)
+train_dataloader["dataset"].update(label_noise=0.0, labels_per_class=10)
+
+model = dict(
+    type=Distiller,
+    student=dict(type=resnet8, num_classes=10, normalization=None),
+    call=dict(type=ImageCall),
+    task_loss=dict(type=CrossEntropyLoss),
+)
+
+train_cfg.update(max_epochs=60)
+param_scheduler.update(T_max=60)
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True))
+work_dir = "work_dirs/lsskd_digits_plain"
