@@ -34,6 +34,6 @@ model = dict(
     ),
 )
 
-# of 0.05, 0.1, 0.2 and 0.4 the best on 300 held-out training images, 3 seeds; the same search as for vision/digits/plain
+# of 0.05, 0.1, 0.2 and 0.4 the best on 300 held-out training images, 3 seeds
 optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True))
 work_dir = "work_dirs/nkd_digits"
