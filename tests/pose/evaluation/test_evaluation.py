@@ -135,10 +135,13 @@ def test_the_evaluator_of_a_run_carries_points_back(tmp_path: Path) -> None:
     render(tmp_path, train=1, val=4)
     codec = SimCC((64, 64))
     people = People("val.json", images="val", root=tmp_path, codec=codec, layout=CHAIN)
-    metric = KeypointAP("val.json", root=tmp_path, codec=codec, layout=CHAIN, results=tmp_path / "out" / "found.json")
+    metric = KeypointAP(codec, layout=CHAIN, results=tmp_path / "out" / "found.json")
     items = [people[number] for number in range(4)]
     batch = {
-        "person": {name: [item["person"][name] for item in items] for name in ("image_id", "matrix", "score", "area")}
+        "person": {
+            name: [item["person"][name] for item in items]
+            for name in ("image_id", "matrix", "score", "area", "annotations")
+        }
     }
     scores = [torch.stack([item["targets"][axis] for item in items]) for axis in range(2)]
     metric.process(batch, scores)

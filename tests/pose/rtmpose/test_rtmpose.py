@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
-from limbeck_core.errors import CheckpointError, ShapeError
+from limbeck_core.errors import ShapeError
 from limbeck_pose.rtmpose import (
     CSPNeXt,
     RTMPose,
@@ -17,7 +16,6 @@ from limbeck_pose.rtmpose import (
     rtmpose_s,
     rtmpose_t,
     rtmpose_x,
-    with_new_head,
 )
 
 
@@ -86,20 +84,3 @@ def test_other_sizes_are_refused_with_a_way_out() -> None:
 def test_half_precision_input_keeps_working() -> None:
     model = tiny().double().eval()
     assert model(torch.zeros(1, 3, 64, 32))[0].dtype == torch.float64
-
-
-def test_a_new_head_on_a_trained_backbone(tmp_path: Path) -> None:
-    trained = tiny()
-    torch.save({"state_dict": trained.state_dict()}, tmp_path / "stage1.pth")
-    config = dict(type=RTMPose, width=0.125, depth=0.1, keypoints=5, input_size=(64, 32))
-    student = with_new_head(config, tmp_path / "stage1.pth")
-    for name, value in student.state_dict().items():
-        same = torch.equal(value, trained.state_dict()[name])
-        drawn = name.startswith("head.") and not name.endswith((".g", ".scale", "final_layer.bias"))
-        assert same != drawn, name
-
-
-def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
-    torch.save(RTMPose(width=0.25, depth=0.1, keypoints=5, input_size=(64, 32)).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="of another shape"):
-        with_new_head(tiny(), tmp_path / "other.pth")

@@ -27,6 +27,7 @@ from limbeck_pose.keypoints import Layout
 COUNT = 10
 NEVER = (2, 5, 8)  # key points without any label in train.json
 LABELLED = 0.4  # probability of a label of the others
+LABELLED_POINTS = tuple(point for point in range(COUNT) if point not in NEVER)
 
 CHAIN = Layout(
     count=COUNT,

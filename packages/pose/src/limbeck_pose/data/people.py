@@ -34,6 +34,7 @@ class Person:
         box: x, y, width and height in pixels.
         points: Key points in pixels, ``(K, 2)``.
         visible: Above 0 where labelled, ``(K,)``; all 0 for a detected box without truth.
+        annotations: The annotation file of its image.
         score: Confidence of the box; 1 for true boxes.
     """
 
@@ -42,6 +43,7 @@ class Person:
     box: Array
     points: Array
     visible: Array
+    annotations: Path
     score: float = 1.0
 
 
@@ -92,7 +94,8 @@ class People(Dataset[dict[str, Any]]):
 
     An item has ``inputs``, the crop as RGB bytes ``(3, H, W)``; ``targets``, labels along x ``(K, bins)``, along y, and
     weights ``(K,)``, as :class:`~limbeck_pose.simcc.SimCCTargets`; and ``person``, what an evaluator needs to carry key
-    points back to the image: ``image_id``, ``matrix`` ``(2, 3)``, ``score`` and ``area`` of the box.
+    points back to the image: ``image_id``, ``matrix`` ``(2, 3)``, ``score`` and ``area`` of the box, the true
+    ``points`` ``(K, 2)`` in the image and which of them are ``visible`` ``(K,)``, and the path of the annotation file.
 
     Args:
         annotations: Annotation file, in the layout of COCO or COCO-WholeBody; below ``root`` if relative. UBody has one
@@ -104,7 +107,8 @@ class People(Dataset[dict[str, Any]]):
         augmentation: How crops are drawn in training, or its config; ``None`` cuts them out plainly.
         fine: Augmentation of the last epochs, or its config; ``None`` keeps the first one.
         fine_from: First epoch (from 0) that draws with ``fine``.
-        every: Take every so many-th image of each file; the paper takes every 10th frame of UBody.
+        every: Take every so many-th image, one number for all files or one a file; the paper takes every 10th frame of
+            UBody.
         boxes: File of detected boxes, a list of ``image_id``, ``bbox`` and ``score``; people are then those boxes, and
             have no labels. ``None`` takes the true boxes.
         least_score: Detected boxes below this score are left out.
@@ -124,7 +128,7 @@ class People(Dataset[dict[str, Any]]):
         augmentation: Augmentation | Mapping[str, Any] | None = None,
         fine: Augmentation | Mapping[str, Any] | None = None,
         fine_from: int | None = None,
-        every: int = 1,
+        every: int | Sequence[int] = 1,
         boxes: str | Path | None = None,
         least_score: float = 0.0,
     ) -> None:
@@ -138,16 +142,20 @@ class People(Dataset[dict[str, Any]]):
         base = Path(root)
         files = [annotations] if isinstance(annotations, (str, Path)) else list(annotations)
         folders = [images] * len(files) if isinstance(images, (str, Path)) else list(images)
-        if len(folders) != len(files) or not files:
-            raise DataError(f"expected one folder of images, or one a file, got {len(folders)} for {len(files)} files")
+        steps = [every] * len(files) if isinstance(every, int) else list(every)
+        if len(folders) != len(files) or len(steps) != len(files) or not files:
+            raise DataError(
+                f"expected one folder of images, or one a file, got {len(folders)} for {len(files)} files, "
+                f"and one step (every), or one a file, got {len(steps)}"
+            )
         self.people = [
             person
-            for file, folder in zip(files, folders, strict=True)
+            for file, folder, step in zip(files, folders, steps, strict=True)
             for person in read_people(
                 base / file,
                 base / folder,
                 layout,
-                every=every,
+                every=step,
                 boxes=None if boxes is None else base / boxes,
                 least_score=least_score,
             )
@@ -188,6 +196,9 @@ class People(Dataset[dict[str, Any]]):
                 "matrix": torch.from_numpy(crop.matrix),
                 "score": person.score,
                 "area": area,
+                "points": torch.from_numpy(person.points),
+                "visible": torch.from_numpy(person.visible),
+                "annotations": str(person.annotations),
             },
         }
 
@@ -226,6 +237,7 @@ def read_people(
                 np.asarray(box["bbox"], dtype=np.float64),
                 np.zeros((layout.count, 2)),
                 np.zeros(layout.count),
+                path,
                 float(box["score"]),
             )
             for box in read_json(boxes)
@@ -241,7 +253,7 @@ def read_people(
         points, visible = keypoints_of(annotation, layout)
         if visible.any():
             box = np.asarray(annotation["bbox"], dtype=np.float64)
-            people.append(Person(annotation["image_id"], files[annotation["image_id"]], box, points, visible))
+            people.append(Person(annotation["image_id"], files[annotation["image_id"]], box, points, visible, path))
     return people
 
 

@@ -1,7 +1,7 @@
 """Judging key points: COCO-WholeBody's average precision, correct key points, mean error, pictures."""
 
 from limbeck_pose.evaluation.coco import average_precision, evaluate, table
-from limbeck_pose.evaluation.metric import KeypointAP
+from limbeck_pose.evaluation.metric import CorrectKeypoints, KeypointAP
 from limbeck_pose.evaluation.pictures import draw_people, write_picture
 from limbeck_pose.evaluation.similarity import (
     correct_keypoints,
@@ -12,6 +12,7 @@ from limbeck_pose.evaluation.similarity import (
 )
 
 __all__ = [
+    "CorrectKeypoints",
     "KeypointAP",
     "average_precision",
     "correct_keypoints",

@@ -13,6 +13,7 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from limbeck_core.build import build
+from limbeck_core.checks import check_positive
 from limbeck_core.errors import DataError
 from limbeck_pose.data.people import read_json
 from limbeck_pose.evaluation.coco import average_precision
@@ -24,11 +25,10 @@ from limbeck_pose.simcc import SimCC
 class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
     """Average precision of key points in MMEngine's evaluator.
 
-    Keys are those of :func:`~limbeck_pose.evaluation.coco.average_precision`.
+    Keys are those of :func:`~limbeck_pose.evaluation.coco.average_precision`. The truth is read from the annotation
+    file that the people of the batches come from.
 
     Args:
-        annotations: Annotation file of the test images, below ``root`` if relative.
-        root: Folder of the data set.
         codec: Codec of the head, or its config.
         layout: Which key points the head has.
         results: File that the people are written to as well, in COCO's result format; ``None`` writes none.
@@ -40,17 +40,14 @@ class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
 
     def __init__(
         self,
-        annotations: str | Path,
-        *,
-        root: str | Path = "",
         codec: SimCC | Mapping[str, Any],
+        *,
         layout: Layout = WHOLE_BODY,
         results: str | Path | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.annotations = Path(root) / annotations
         self.codec: SimCC = build(codec) if isinstance(codec, Mapping) else codec
         self.layout = layout
         self.file = None if results is None else Path(results)
@@ -72,8 +69,7 @@ class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         points, scores = self.codec.decode(x, y)
         person = data_batch["person"]
         for number in range(len(points)):
-            matrix = torch.as_tensor(person["matrix"][number]).double().cpu().numpy()
-            back = (points[number].double().numpy() - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+            back = _undo(points[number], person["matrix"][number])
             self.results.append(
                 {
                     "image_id": int(person["image_id"][number]),
@@ -81,11 +77,19 @@ class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
                     "scores": scores[number].double().numpy(),
                     "score": instance_score(float(person["score"][number]), scores[number].double().numpy()),
                     "area": float(person["area"][number]),
+                    "annotations": person["annotations"][number],
                 }
             )
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        """Drop people that stand for one already found, and return the figures of the rest."""
+        """Drop people that stand for one already found, and return the figures of the rest.
+
+        Raises:
+            DataError: if the people come from more than one annotation file, or it cannot be read.
+        """
+        files = sorted({person["annotations"] for person in results})
+        if len(files) != 1:
+            raise DataError(f"people of one annotation file are judged together, got those of {', '.join(files)}")
         by_image: dict[int, list[dict[str, Any]]] = {}
         for person in results:
             by_image.setdefault(person["image_id"], []).append(person)
@@ -107,5 +111,78 @@ class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.file.write_text(json.dumps(found), encoding="utf-8")
-        figures = average_precision(read_json(self.annotations), found, self.layout)
+        figures = average_precision(read_json(Path(files[0])), found, self.layout)
         return {name: value for name, value in figures.items() if value is not None}
+
+
+class CorrectKeypoints(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
+    """Share of labelled key points that a run places within a number of pixels of the image from the truth.
+
+    Keys: ``pck`` in per cent, and ``pck/<group>``. ``per_sample`` holds each person's share, by which
+    ``limbeck compare`` resamples.
+
+    Args:
+        codec: Codec of the head, or its config.
+        pixels: Largest distance that counts as correct.
+        groups: Key points that are given on their own, by name.
+        collect_device: ``"cpu"`` or ``"gpu"``, where ranks exchange predictions.
+        prefix: Put before each key with a slash.
+
+    Raises:
+        ValueError: if ``pixels`` is not above 0.
+    """
+
+    default_prefix = ""
+
+    def __init__(
+        self,
+        codec: SimCC | Mapping[str, Any],
+        *,
+        pixels: float,
+        groups: Mapping[str, Sequence[int]] | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        check_positive(pixels, "pixels")
+        self.codec: SimCC = build(codec) if isinstance(codec, Mapping) else codec
+        self.pixels = pixels
+        self.groups = {name: list(points) for name, points in (groups or {}).items()}
+        self.per_sample: dict[str, list[float]] = {}
+
+    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Tensor]) -> None:
+        """Take one batch; as :meth:`KeypointAP.process`."""
+        if "person" not in data_batch:
+            raise DataError(f"evaluation needs 'person' in the batch, it has {', '.join(data_batch)}")
+        points, _ = self.codec.decode(*(scores.detach().float().cpu() for scores in data_samples))
+        person = data_batch["person"]
+        for number in range(len(points)):
+            off = (
+                _undo(points[number], person["matrix"][number])
+                - torch.as_tensor(person["points"][number]).cpu().numpy()
+            )
+            visible = torch.as_tensor(person["visible"][number]).cpu().numpy() > 0
+            self.results.append((np.linalg.norm(off, axis=-1) <= self.pixels, visible))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Return the shares over all labelled key points."""
+        near, visible = (np.stack(column) for column in zip(*results, strict=True))
+        labelled = visible.any(1)
+        self.per_sample = {
+            "pck": [100.0 * float(n[v].mean()) for n, v in zip(near[labelled], visible[labelled], strict=True)]
+        }
+        figures = {}
+        for name, chosen in {
+            "pck": list(range(near.shape[1])),
+            **{f"pck/{n}": p for n, p in self.groups.items()},
+        }.items():
+            hits = near[:, chosen][visible[:, chosen]]
+            if hits.size:
+                figures[name] = 100.0 * float(hits.mean())
+        return figures
+
+
+def _undo(points: Tensor, matrix: Any) -> Any:
+    """Carry key points ``(K, 2)`` of a crop back to its image."""
+    affine = torch.as_tensor(matrix).double().cpu().numpy()
+    return (points.double().numpy() - affine[:, 2]) @ np.linalg.inv(affine[:, :2]).T

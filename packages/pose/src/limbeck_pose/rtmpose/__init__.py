@@ -10,7 +10,6 @@ from limbeck_pose.rtmpose.model import (
     rtmpose_s,
     rtmpose_t,
     rtmpose_x,
-    with_new_head,
 )
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "rtmpose_s",
     "rtmpose_t",
     "rtmpose_x",
-    "with_new_head",
 ]

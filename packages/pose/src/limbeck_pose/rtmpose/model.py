@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from limbeck_core.build import build
-from limbeck_core.weights import load_weights
 from limbeck_pose.rtmpose.cspnext import CSPNeXt
 from limbeck_pose.rtmpose.head import SimCCHead
 
@@ -94,21 +88,3 @@ def rtmpose_l(*, keypoints: int = WHOLE_BODY, input_size: tuple[int, int] = (256
 def rtmpose_x(*, keypoints: int = WHOLE_BODY, input_size: tuple[int, int] = (256, 192)) -> RTMPose:
     """RTMPose-x: 56.58 million parameters with 133 key points at 256 by 192."""
     return RTMPose(width=1.25, depth=1.33, keypoints=keypoints, input_size=input_size)
-
-
-def with_new_head(model: RTMPose | Mapping[str, Any], checkpoint: str | Path | None = None) -> RTMPose:
-    """Return a trained model whose head is drawn anew: the student of DWPose's second stage.
-
-    Args:
-        model: The model, or its config.
-        checkpoint: Weights that are loaded first, such as the ``student.pth`` of the first stage or a released
-            checkpoint of mmpose; ``None`` keeps those of ``model``.
-
-    Raises:
-        CheckpointError: if the file cannot be read or does not fit.
-    """
-    built: RTMPose = build(model) if isinstance(model, Mapping) else model
-    if checkpoint is not None:
-        load_weights(built, Path(checkpoint))
-    built.head.reset_parameters()
-    return built

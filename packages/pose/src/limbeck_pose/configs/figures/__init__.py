@@ -1,0 +1,1 @@
+"""Configs on figures that the package draws."""
