@@ -14,6 +14,7 @@ from limbeck_core.functional import soft_target_cross_entropy_loss
 from limbeck_core.losses import SoftTargetCrossEntropyLoss
 from limbeck_nlp.data import GrammarIntents, pad_batch
 from limbeck_nlp.lelp import SubclassTargets, WithSubclasses, merge_subclasses
+from limbeck_nlp.lelp.__main__ import main
 from limbeck_nlp.models import transformer
 
 
@@ -133,3 +134,8 @@ def test_it_is_a_match_and_its_file_is_read_back(tmp_path: Path) -> None:
     assert model(batch, mode="predict").shape == (32, 8)
     with torch.device("meta"):
         SubclassTargets(8, 3, 16, checkpoint=tmp_path / "absent.pth")
+
+
+def test_the_behaviour_check_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "1", "--epochs", "1"]) == 0
+    assert "random directions" in capsys.readouterr().out

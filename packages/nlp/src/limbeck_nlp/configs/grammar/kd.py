@@ -1,4 +1,4 @@
-# BERT of 1 layer and width 16 on the grammar's intents, taught by nlp/grammar/teacher through its logits.
+# BERT of 2 layers and width 32 on the grammar's intents, taught by nlp/grammar/teacher through its logits.
 #   limbeck train nlp/grammar/teacher                   (once)
 #   limbeck train nlp/grammar/kd
 #   limbeck test nlp/grammar/kd --checkpoint work_dirs/kd/student.pth
@@ -21,10 +21,10 @@ model = dict(
         task="sequence_classification",
         model_type="bert",
         vocab_size=160,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
         max_position_embeddings=32,
         num_labels=8,
         initializer_range=0.1,

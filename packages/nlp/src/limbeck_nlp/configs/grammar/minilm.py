@@ -1,4 +1,4 @@
-# BERT of 1 layer and width 16 on the grammar's intents, with the relations of nlp/grammar/teacher (MiniLMv2).
+# BERT of 2 layers and width 32 on the grammar's intents, with the relations of nlp/grammar/teacher (MiniLMv2).
 #   limbeck train nlp/grammar/teacher                   (once)
 #   limbeck train nlp/grammar/minilm
 #   limbeck test nlp/grammar/minilm --checkpoint work_dirs/minilm/student.pth
@@ -21,10 +21,10 @@ model = dict(
         task="sequence_classification",
         model_type="bert",
         vocab_size=160,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
         max_position_embeddings=32,
         num_labels=8,
         initializer_range=0.1,
@@ -52,21 +52,21 @@ model = dict(
         query=dict(
             type=Match,
             loss=dict(type=SelfAttentionRelationLoss, relation_heads=4),
-            student="bert.encoder.layer.0.attention.self.query",
+            student="bert.encoder.layer.1.attention.self.query",
             teacher="bert.encoder.layer.1.attention.self.query",
             extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
         ),
         key=dict(
             type=Match,
             loss=dict(type=SelfAttentionRelationLoss, relation_heads=4),
-            student="bert.encoder.layer.0.attention.self.key",
+            student="bert.encoder.layer.1.attention.self.key",
             teacher="bert.encoder.layer.1.attention.self.key",
             extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
         ),
         value=dict(
             type=Match,
             loss=dict(type=SelfAttentionRelationLoss, relation_heads=4),
-            student="bert.encoder.layer.0.attention.self.value",
+            student="bert.encoder.layer.1.attention.self.value",
             teacher="bert.encoder.layer.1.attention.self.value",
             extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
         ),

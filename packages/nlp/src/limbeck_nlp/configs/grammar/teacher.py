@@ -31,4 +31,4 @@ model = dict(
     task_loss=dict(type=CrossEntropyLoss),
 )
 
-optim_wrapper = dict(optimizer=dict(type=AdamW, lr=1e-3, weight_decay=0.01))
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=2e-3, weight_decay=0.01))
