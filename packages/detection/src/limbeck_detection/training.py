@@ -6,8 +6,9 @@ Reference: Peng et al., D-FINE, arXiv:2410.13842, with the settings of its relea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from mmengine.hooks import Hook
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
+from limbeck_core.build import build
 from limbeck_core.engine import EMAHook
 from limbeck_core.engine.checkpoints import student_of
 from limbeck_core.engine.hooks import progress_of
 from limbeck_core.errors import ConfigError
 from limbeck_core.schedules import Constant, Progress, Schedule
 from limbeck_core.tap import unwrap
+from limbeck_detection.dfine import DFINE, load_dfine
 
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -158,6 +161,34 @@ def _copied(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
+def fine_tuned(
+    model: nn.Module | Mapping[str, Any],
+    checkpoint: str | Path,
+    *,
+    class_rows: Sequence[int] | None = None,
+    row_offset: int = 0,
+    fresh_heads: bool = False,
+) -> DFINE:
+    """Build a D-FINE and start from weights that were trained on other classes: the student of a fine-tuning config.
+
+    Args:
+        model: The model, or a config of it.
+        checkpoint: File of D-FINE's weights. On the meta device, where a config is only looked at, nothing is read.
+        class_rows: See :func:`~limbeck_detection.dfine.load_dfine`.
+        row_offset: Added to every row. The released Objects365 weights count classes from 1, and so do the rows of
+            ``OBJECTS365_TO_COCO``; weights of this package's Objects365 configs count from 0 and need -1.
+        fresh_heads: See :func:`~limbeck_detection.dfine.load_dfine`.
+
+    Raises:
+        CheckpointError: as :func:`~limbeck_detection.dfine.load_dfine`.
+    """
+    built: DFINE = build(model)
+    if torch.get_default_device().type != "meta":
+        rows = None if class_rows is None else [row + row_offset for row in class_rows]
+        load_dfine(built, Path(checkpoint), class_rows=rows, fresh_heads=fresh_heads)
+    return built
+
+
 class DetectorParameterGroups:
     """Build the optimiser with a smaller learning rate for the backbone, and no decay of norms and biases.
 
@@ -228,8 +259,9 @@ class ClassCheckHook(Hook):  # type: ignore[misc]  # mmengine is untyped
         if counts and classes and counts[0] != len(classes):
             listed = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
             raise ConfigError(
-                f"the data set has {len(classes)} classes ({listed}), the model scores {counts[0]}: set "
-                f"model.student.num_classes={len(classes)}, for example by --cfg-options"
+                f"the data set has {len(classes)} classes ({listed}), the model scores {counts[0]}: give the student "
+                f"num_classes={len(classes)}, for example by --cfg-options model.student.num_classes={len(classes)} "
+                "(model.student.model.num_classes where the config fine-tunes)"
             )
         judged = getattr(getattr(runner.val_loop, "dataloader", None), "dataset", None)
         others = list(getattr(judged, "classes", classes))
