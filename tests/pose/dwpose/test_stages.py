@@ -21,8 +21,10 @@ from limbeck_pose.rtmpose import RTMPose
 def tiny() -> RTMPose:
     """A model whose head says something, as a trained one would."""
     model = RTMPose(width=0.125, depth=0.1, keypoints=4, input_size=(64, 32))
-    for layer in (model.head.cls_x, model.head.cls_y, model.head.mlp[1]):
+    for layer in (model.head.final_layer, model.head.mlp[1], model.head.cls_x, model.head.cls_y):
         nn.init.normal_(layer.weight, std=0.3)
+    # an untrained backbone in evaluation mode gives features of about 1e-10
+    nn.init.normal_(model.head.final_layer.bias)
     return model
 
 

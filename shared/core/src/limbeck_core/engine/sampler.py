@@ -293,8 +293,9 @@ class SeededDataset(Dataset[Any]):
     Before ``dataset[index]`` the generators of Python, NumPy and PyTorch are seeded from (seed, epoch, index); what was
     in them before comes back afterwards. Generators that its transforms own (MONAI, albumentations) are found and
     seeded too, see :mod:`limbeck_core.engine.reseed`; a data set that keeps one where nobody finds it offers
-    ``reseed(seed)``. A data set whose samples change over a run offers ``set_epoch(epoch)``, which is called before each
-    sample, in whatever process reads it; with ``views`` it gets the number of the view. Other attributes are those of the wrapped data set, to read and to set.
+    ``reseed(seed)``. A data set whose samples change over a run offers ``set_epoch(epoch)``, which is called before
+    each sample, in whatever process reads it; with ``views`` it gets the number of the view. Other attributes are those
+    of the wrapped data set, to read and to set.
 
     Args:
         dataset: The user's data set, one with ``__getitem__`` and ``__len__``.
