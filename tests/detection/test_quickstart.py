@@ -1,4 +1,4 @@
-"""The quickstart runs, writes its page, and leaves foreign folders alone; the distance it shows is that of the layers."""
+"""The quickstart runs, writes its page, and leaves foreign folders alone; its distance is that of the layers."""
 
 from __future__ import annotations
 
