@@ -147,8 +147,8 @@ def _report(found: Mapping[str, Trained], data: Path, out: Path, seeds: int, sec
     page.text(
         "The student's training file lacks three of the ten key points altogether and most labels of the others; the "
         "teacher was trained on the full file. DWPose lets the teacher speak of key points without a label. The "
-        "control lets it speak of labelled ones alone and must not learn the three. The second stage draws a new head on the "
-        "frozen backbone and trains it without labels, so it is expected near the first stage, not far above it."
+        "control lets it speak of labelled ones alone and must not learn the three. The second stage draws a new head on "
+        "the frozen backbone and trains it without labels, so it is expected near the first stage, not far above it."
     )
     page.heading("Figures")
     for kind in (PLAIN, STAGE1):
