@@ -32,5 +32,5 @@ model = dict(
 )
 
 # of 0.05, 0.1, 0.2 and 0.4 the best on 300 held-out training images; the same search was made for every model
-optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True))
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True))
 work_dir = "work_dirs/digits_ps_kd"
