@@ -23,5 +23,6 @@ model = dict(
 
 train_cfg.update(max_epochs=60)
 param_scheduler.update(T_max=60)
+# of 0.025, 0.05, 0.1 and 0.2 the best on 40 held-out training images, 3 seeds; the same search for both
 optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True))
 work_dir = "work_dirs/lsskd_digits_plain"
