@@ -21,7 +21,7 @@ model = dict(
             name="vit_tiny_patch16_224",
             num_classes=10,
             img_size=8,
-            patch_size=2,
+            patch_size=4,
             embed_dim=32,
             depth=6,
             num_heads=2,
@@ -31,4 +31,6 @@ model = dict(
     task_loss=dict(type=CrossEntropyLoss),
 )
 train_dataloader.dataset.update(label_noise=0.0)
+train_cfg.update(max_epochs=40, val_interval=40)
+param_scheduler.update(T_max=40)
 optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=0.05))

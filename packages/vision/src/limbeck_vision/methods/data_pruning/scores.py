@@ -31,7 +31,8 @@ def el2n_scores(logits: Tensor, targets: Tensor) -> Tensor:
     Reference:
         Paul et al., Deep Learning on a Data Diet, arXiv:2107.07075, definition 2.
     """
-    return torch.linalg.vector_norm(_errors(logits, targets), dim=-1).mean(0)
+    lengths: Tensor = torch.linalg.vector_norm(_errors(logits, targets), dim=-1)
+    return lengths.mean(0)
 
 
 def grand_scores(logits: Tensor, targets: Tensor, embeddings: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def grand_scores(logits: Tensor, targets: Tensor, embeddings: Tensor) -> Tensor:
     Reference:
         Paul et al., arXiv:2107.07075, definition 1.
     """
-    errors = torch.linalg.vector_norm(_errors(logits, targets), dim=-1)
+    errors: Tensor = torch.linalg.vector_norm(_errors(logits, targets), dim=-1)
     check_ndim(embeddings, "embeddings", "(N, D) or (M, N, D)", at_least=2, at_most=3)
     stacked = embeddings.double() if embeddings.ndim == 3 else embeddings.double().unsqueeze(0)
     if stacked.shape[:2] != errors.shape:
