@@ -29,4 +29,5 @@ model = dict(
     ),
     norm_weight=1e-4,
 )
-optim_wrapper = dict(optimizer=dict(type=SGD, lr=1.0, momentum=0.9))
+# of 0.3, 1, 3 and 10 the best on 300 held-out training images, judged by right labels
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=10.0, momentum=0.9))
