@@ -63,4 +63,5 @@ model = dict(
     ),
 )
 
+# one rate for all nlp/grammar/lm_*, not tuned
 optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=0.01))

@@ -31,4 +31,5 @@ model = dict(
     task_loss=dict(type=CrossEntropyLoss),
 )
 
-optim_wrapper = dict(optimizer=dict(type=AdamW, lr=1e-3, weight_decay=0.01))
+# of 0.001, 0.002 and 0.004 the best on 500 other sentences than the test's, seed 0; the same search for kd
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=2e-3, weight_decay=0.01))

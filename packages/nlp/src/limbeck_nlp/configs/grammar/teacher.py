@@ -31,4 +31,5 @@ model = dict(
     task_loss=dict(type=CrossEntropyLoss),
 )
 
+# of 0.002 and 0.004 the better on 500 other sentences than the test's, seed 0
 optim_wrapper = dict(optimizer=dict(type=AdamW, lr=2e-3, weight_decay=0.01))
