@@ -29,7 +29,7 @@ DEPENDENCIES = {
     "limbeck-vision": {"limbeck-core", "torchvision", "timm", "scikit-learn"},
 }
 EXTRAS: dict[str, set[str]] = {name: set() for name in DEPENDENCIES}
-EXTRAS["limbeck-detection"] = {"transformers"}
+EXTRAS |= {"limbeck-detection": {"transformers"}, "limbeck-vision": {"mnist"}}
 IMPORT_NAMES = {name: name.replace("-", "_") for name in DEPENDENCIES}
 
 # Importing the losses may cost this much on top of importing torch.

@@ -61,6 +61,9 @@ class EdgeRefinement(nn.Module):
     :math:`b_i`, kept inside the image, by its own code, in training and at inference. A decoder that is called by hand
     needs no branches: call the module itself with the hidden states.
 
+    The submodule ``result`` is called with what :meth:`take` hands over, so that a tap can read it: ``Tap("result",
+    pick=("corners", -1))``.
+
     D-FINE's location quality estimator, which corrects class scores, is left out: class heads stay as they are.
 
     Args:
@@ -114,6 +117,7 @@ class EdgeRefinement(nn.Module):
         self.corner_heads = nn.ModuleList(
             MLP(width, width, 4 * (reg_max + 1), 3, zero_last=True) for _ in range(num_layers)
         )
+        self.result = nn.Identity()
         self._pass: _Pass | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,7 +155,8 @@ class EdgeRefinement(nn.Module):
                 f"{done} of {self.num_layers} layers were refined since the decoder began: the detector must be called "
                 "as a whole, and what it predicted taken once after each call"
             )
-        return Refined(found.first, found.corners, found.boxes)
+        result: Refined = self.result(Refined(found.first, found.corners, found.boxes))
+        return result
 
     def forward(self, hidden: Tensor | Sequence[Tensor], reference: Tensor) -> Refined:
         """Refine boxes from the hidden states of all layers, for a decoder whose references do not depend on them.
