@@ -1,4 +1,4 @@
-# Digits with a long tail of classes: 125 images of 0 down to 2 of 9. 200 balanced training images are held out to
+# Digits with a long tail of classes: 132 images of 0 down to 2 of 9. 200 balanced training images are held out to
 # choose settings by; 297 balanced test images. The counts are those of the data set below.
 from mmengine.optim import CosineAnnealingLR
 
@@ -7,7 +7,7 @@ from limbeck_vision.data import Digits, HeldOut, LongTailed, small_shifts
 from limbeck_vision.evaluation import ClassificationMetric
 from limbeck_vision.predictor import ImagePredictor
 
-class_counts = [125, 89, 57, 37, 24, 15, 10, 6, 4, 2]
+class_counts = [132, 88, 57, 36, 23, 15, 10, 6, 4, 2]
 train_dataloader = dict(
     dataset=dict(
         type=LongTailed,
