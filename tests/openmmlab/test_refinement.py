@@ -11,9 +11,11 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from limbeck_core import Distiller, OpenMMLabCall, openmmlab
+from limbeck_core import Distiller, Match, OpenMMLabCall, openmmlab
 from limbeck_core.errors import MatchError
+from limbeck_core.losses import ChannelWiseDivergenceLoss
 from limbeck_core.mmcv_operators import use_mmcv
+from limbeck_detection.distillation import DetectionDistiller, QueryDistillation, mmdet_queries
 from limbeck_detection.refinement import EdgeRefinement, Refined, RefinementCriterion, refine_mmdet
 
 use_mmcv()
@@ -39,13 +41,13 @@ SMALL = {
 ADDED = {"loss_fgl", "loss_ddf", "loss_first_bbox", "loss_first_giou"}
 
 
-def build(kind: str) -> Any:
-    torch.manual_seed(0)
+def build(kind: str, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
     return openmmlab(CONFIGS / KINDS[kind], overrides=SMALL)
 
 
-def refined(kind: str, criterion: RefinementCriterion | None = None) -> Any:
-    detector = refine_mmdet(build(kind), criterion)
+def refined(kind: str, criterion: RefinementCriterion | None = None, *, seed: int = 0) -> Any:
+    detector = refine_mmdet(build(kind, seed), criterion)
     for parameter in detector.refinement.corner_heads.parameters():
         nn.init.normal_(parameter, std=0.05)
     return detector
@@ -155,3 +157,40 @@ def test_what_it_does_not_fit_is_refused() -> None:
         refine_mmdet(detector)
     with pytest.raises(MatchError, match="fits DeformableDETR and DINO, got Linear"):
         refine_mmdet(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("student", ["dino", "two_stage"])
+def test_dino_teaches_by_its_queries_and_maps(student: str) -> None:
+    """Both with edge distributions, which speak of other boxes."""
+    detector, teacher = refined(student), refined("dino", seed=1)
+    distiller = DetectionDistiller(
+        detector,
+        teacher,
+        {"neck": Match(ChannelWiseDivergenceLoss(), "neck.convs.0", "neck.convs.0")},
+        queries=QueryDistillation(num_queries=12, corners_weight=1.5),
+        student_queries=mmdet_queries(refined=True),
+        teacher_queries=mmdet_queries(teacher=True, refined=True),
+        call=OpenMMLabCall(),
+    ).train()
+    losses = distiller(**batch(2, 0))
+    names = ["loss/query_scores", "loss/query_bbox", "loss/query_giou", "loss/query_corners", "loss/neck"]
+    assert all(losses[name] > 0 for name in names)
+    sum(losses[name] for name in names).backward()
+    assert all(head.layers[-1].weight.grad.abs().sum() > 0 for head in detector.refinement.corner_heads)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_copy_of_itself_has_nothing_to_teach() -> None:
+    detector = refined("deformable")
+    distiller = DetectionDistiller(
+        detector,
+        copy.deepcopy(detector),
+        queries=QueryDistillation(corners_weight=1.5),
+        student_queries=mmdet_queries(refined=True),
+        teacher_queries=mmdet_queries(teacher=True, refined=True),
+        call=OpenMMLabCall(),
+    ).eval()  # without dropout
+    detector.training = True  # its own losses are not made for evaluation
+    losses = distiller(**batch(2, 0))
+    for name in ("loss/query_scores", "loss/query_bbox", "loss/query_corners"):
+        assert losses[name].item() == pytest.approx(0, abs=1e-4), name
