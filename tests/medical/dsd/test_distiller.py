@@ -149,14 +149,14 @@ def test_decoder_heads_come_to_agree() -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_encoder_branch_collapses_without_labels_and_not_with_shared_heads(seed: int) -> None:
+def test_encoder_branch_collapses_without_labels(seed: int) -> None:
     """No label reaches separate encoder heads: the teaching one falls silent, and the log shows it."""
     first, last = trained(80, seed, share_heads=False)
-    assert last[STD] < 0.8 * first[STD]
-    assert last["loss/dsd_encoder"] < 1e-3
-    for options in (dict(share_heads=True), dict(share_heads=False, supervise_encoder=True)):
-        first, last = trained(80, seed, **options)
-        assert last[STD] > 1.5 * first[STD], options
+    assert last[STD] < 0.4 * first[STD]
+    assert last["loss/dsd_encoder"] < 0.01
+    for options, times in ((dict(share_heads=True), 1.4), (dict(share_heads=False, supervise_encoder=True), 3.0)):
+        _, other = trained(80, seed, **options)
+        assert other[STD] > times * last[STD], options
 
 
 def test_spread_of_an_even_and_of_a_split_map() -> None:

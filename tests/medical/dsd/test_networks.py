@@ -146,6 +146,15 @@ def test_strides_of_thick_slices() -> None:
         UpsamplingHead(4, 3, (0, 1, 1))
 
 
+def test_a_head_begins_as_nearest_neighbour_upsampling() -> None:
+    features = torch.randn(2, 4, 3, 2)
+    for stride in ((4, 4), (3, 1)):
+        head = UpsamplingHead(4, 3, stride)
+        logits = head.project(features)
+        expected = torch.nn.functional.interpolate(logits, scale_factor=[float(s) for s in stride], mode="nearest")
+        torch.testing.assert_close(head(features), expected)
+
+
 def test_crop_that_the_network_refuses() -> None:
     with pytest.raises(ShapeError, match="sides divisible by the network's deepest stride"):
         find_levels(UNet(3, 1, 3, (4, 8, 8, 16), (2, 2, 2)), (1, 18, 16, 16))

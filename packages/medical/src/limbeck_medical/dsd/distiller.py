@@ -42,8 +42,8 @@ class DSDDistiller(Distiller):
       code does for nnU-Net and SwinUNETR (and not for UNETR and V-Net). Without it no label reaches an encoder head;
       the teaching one then tends to say the same everywhere, which its students learn at no cost. That is what
       ``dsd/encoder_teacher_std`` in the log watches: the standard deviation over voxels of the class probabilities that
-      the deepest encoder head gives, averaged over classes and samples. Shared heads or ``supervise_encoder=True``
-      prevent it.
+      the deepest encoder head gives, averaged over classes and samples. Shared heads slow the collapse and do not
+      always prevent it; ``supervise_encoder=True`` does.
     - With ``detach_teacher=True`` a teaching encoder head that no label reaches would keep its random weights: refused.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import log2
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from limbeck_core.errors import ShapeError
@@ -20,6 +21,10 @@ class UpsamplingHead(nn.Module):
     Without normalisation and activation. Where the stride is one power of two on all axes, a single transposed
     convolution of stride 2 is applied as often as needed, its weights shared; elsewhere (networks that spare thick
     slices) one transposed convolution does the whole step, kernel and stride being the level's stride.
+
+    The transposed convolutions begin as nearest-neighbour upsampling, class by class. This is ours: under PyTorch's
+    default, as released, each application shrinks the scores several times over, so that heads on deep levels learn
+    late.
 
     Args:
         channels: Channels of the level.
@@ -53,6 +58,15 @@ class UpsamplingHead(nn.Module):
         step = (2,) * len(stride) if shared else stride
         self.project = _CONVOLUTIONS[len(stride)](channels, num_classes, 1)
         self.upsample = _TRANSPOSED[len(stride)](num_classes, num_classes, step, stride=step)
+        self._start_as_nearest()
+
+    def _start_as_nearest(self) -> None:
+        """Let the transposed convolution begin as nearest-neighbour upsampling, class by class."""
+        with torch.no_grad():
+            self.upsample.weight.zero_()
+            self.upsample.bias.zero_()
+            for label in range(self.upsample.weight.shape[0]):
+                self.upsample.weight[label, label] = 1.0
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(N, num_classes, ...)`` of the features ``(N, channels, ...)``, ``stride`` times as large.

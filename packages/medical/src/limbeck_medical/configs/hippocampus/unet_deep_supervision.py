@@ -22,4 +22,5 @@ model = dict(
     encoder=(),
     decoder_weight=0.0,
 )
-optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=1e-5))
+# of 0.01 and 0.03 the best on the validation cases of MSD's hippocampus; the same search was made for every config here
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-2, weight_decay=1e-5))

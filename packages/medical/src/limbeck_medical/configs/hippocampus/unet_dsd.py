@@ -21,4 +21,5 @@ model = dict(
     task_loss=dict(type=DiceCELoss, softmax=True, to_onehot_y=True),
     temperature=3.0,
 )
-optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=1e-5))
+# of 0.01 and 0.03 the best on the validation cases of MSD's hippocampus; the same search was made for every config here
+optim_wrapper = dict(optimizer=dict(type=AdamW, lr=1e-2, weight_decay=1e-5))
