@@ -38,10 +38,9 @@ test_evaluator = val_evaluator
 test_cfg = dict()
 train_cfg = dict(type=StepLoop, max_steps=300, val_interval=100)
 param_scheduler = dict(type=LinearLR, start_factor=0.02, end=50, by_epoch=False)
-# of 4e-4 and 1e-3 the better one for either arm, on 80 training images held out
 optim_wrapper = dict(
     constructor=DetectorParameterGroups,
-    optimizer=dict(type=AdamW, lr=1e-3, weight_decay=1e-4),
+    optimizer=dict(type=AdamW, lr=4e-4, weight_decay=1e-4),
     clip_grad=dict(max_norm=0.1),
 )
 custom_hooks = [dict(type=ClassCheckHook)]

@@ -3,6 +3,7 @@
 #   limbeck train detection/rendered/dfine_tiny --data-root shapes
 #   limbeck test detection/rendered/dfine_tiny --data-root shapes --checkpoint work_dirs/dfine_tiny/student.pth
 from mmengine.config import read_base
+from torch.optim import AdamW
 
 from limbeck_core import Distiller
 from limbeck_detection.calls import DetectionCall
@@ -29,3 +30,5 @@ model = dict(
     call=dict(type=DetectionCall),
     task_loss=dict(type=DFINECriterion),
 )
+# of 4e-4 and 1e-3 the better one on 80 held-out training images; the control made the same search
+optim_wrapper.update(optimizer=dict(type=AdamW, lr=1e-3, weight_decay=1e-4))
