@@ -1,4 +1,4 @@
-"""``hatch run quickstart-pose``: a small RTMPose with and without DWPose on jointed figures that are drawn here.
+"""``hatch run quickstart-pose``: a small model with and without DWPose on jointed figures that are drawn here.
 
 The configs ``pose/figures/*`` and the same functions as ``limbeck train``. Nothing here but the order of the runs and
 the page that shows them.
@@ -25,8 +25,8 @@ from limbeck_core.engine.quickstart import command, text_table
 from limbeck_core.report import Report, paired_bootstrap, spread
 from limbeck_pose.data import People
 from limbeck_pose.evaluation import draw_people, write_picture
+from limbeck_pose.figures import SIZE, FigurePose
 from limbeck_pose.rendered import CHAIN, render
-from limbeck_pose.rtmpose import RTMPose
 from limbeck_pose.simcc import SimCC
 
 TEACHER, PLAIN, MASKED, STAGE1, STAGE2 = (
@@ -55,7 +55,7 @@ class Trained:
     measures: list[Mapping[str, float]] = field(default_factory=list)
     people: list[list[float]] = field(default_factory=list)  # share of each test figure, by seed
     seconds: list[float] = field(default_factory=list)
-    student: RTMPose | None = None  # of the first seed
+    student: FigurePose | None = None  # of the first seed
 
     def over_seeds(self, measure: str) -> list[float]:
         """One number a seed."""
@@ -147,8 +147,8 @@ def _report(found: Mapping[str, Trained], data: Path, out: Path, seeds: int, sec
     page.text(
         "The student's training file lacks three of the ten key points altogether and most labels of the others; the "
         "teacher was trained on the full file. DWPose lets the teacher speak of key points without a label. The "
-        "control lets it speak of labelled ones alone and must not learn the three. The second stage draws a new head on "
-        "the frozen backbone and trains it without labels, so it is expected near the first stage, not far above it."
+        "control lets it speak of labelled ones alone and must not learn the three. The second stage draws a new head "
+        "on the frozen backbone and trains it without labels, so it is expected near the first stage, not far above it."
     )
     page.heading("Figures")
     for kind in (PLAIN, STAGE1):
@@ -174,7 +174,7 @@ def _picture(result: Trained, data: Path, path: Path, *, count: int = 8, zoom: i
     """Draw what the first model of a kind finds, with the figures side by side and enlarged."""
     if result.student is None:
         return
-    codec = SimCC((64, 64), sigma=(3.0, 3.0))
+    codec = SimCC(SIZE, sigma=(3.0, 3.0))
     people = People("val.json", images="val", root=data, codec=codec, layout=CHAIN)
     items = [people[number] for number in range(min(count, len(people)))]
     images = torch.stack([item["inputs"] for item in items])

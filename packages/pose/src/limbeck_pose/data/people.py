@@ -62,7 +62,17 @@ def read_json(path: Path) -> Any:
 
 
 def keypoints_of(annotation: Mapping[str, Any], layout: Layout = WHOLE_BODY) -> tuple[Array, Array]:
-    """Return key points ``(K, 2)`` in pixels and visibility ``(K,)`` of an annotation.
+    """Return key points ``(K, 2)`` in pixels and visibility ``(K,)``, 0 or 1, of an annotation.
+
+    Raises:
+        DataError: as :func:`triples_of`.
+    """
+    table = triples_of(annotation, layout)
+    return table[:, :2], (table[:, 2] > 0).astype(np.float64)
+
+
+def triples_of(annotation: Mapping[str, Any], layout: Layout = WHOLE_BODY) -> Array:
+    """Return x, y and visibility (of an annotation) or score (of a result) of each key point, ``(K, 3)``.
 
     Whole bodies may come in five lists, as in COCO-WholeBody, or in one list of 133 triples, as others write UBody.
 
@@ -85,8 +95,7 @@ def keypoints_of(annotation: Mapping[str, Any], layout: Layout = WHOLE_BODY) -> 
             f"annotation {annotation.get('id')} must have {layout.count} key points (x, y, v), got "
             f"{0 if triples is None else len(triples) / 3:g}: give the data set the layout of its file"
         )
-    table = np.asarray(triples, dtype=np.float64).reshape(-1, 3)
-    return table[:, :2], (table[:, 2] > 0).astype(np.float64)
+    return np.asarray(triples, dtype=np.float64).reshape(-1, 3)
 
 
 class People(Dataset[dict[str, Any]]):

@@ -84,12 +84,13 @@ class SimCCHead(nn.Module):
     Args:
         in_channels: Channels of the backbone's last map.
         keypoints: Number of key points K.
-        input_size: Height and width of the person's crop in pixels, each divisible by 32.
+        input_size: Height and width of the person's crop in pixels, each divisible by ``stride``.
         bins_per_pixel: Positions a pixel; 2 gives half-pixel bins.
         hidden_dim: Width of a token.
+        stride: Pixels of the crop a cell of the map.
 
     Raises:
-        ShapeError: if ``input_size`` is not divisible by 32.
+        ShapeError: if ``input_size`` is not divisible by ``stride``.
     """
 
     def __init__(
@@ -100,12 +101,14 @@ class SimCCHead(nn.Module):
         input_size: tuple[int, int],
         bins_per_pixel: float = 2.0,
         hidden_dim: int = 256,
+        stride: int = STRIDE,
     ) -> None:
         super().__init__()
         height, width = input_size
-        if height % STRIDE or width % STRIDE:
-            raise ShapeError(f"input_size must be (height, width) divisible by {STRIDE}, got {input_size}")
-        self.cells = (height // STRIDE, width // STRIDE)
+        if height % stride or width % stride:
+            raise ShapeError(f"input_size must be (height, width) divisible by {stride}, got {input_size}")
+        self.stride = stride
+        self.cells = (height // stride, width // stride)
         flat = self.cells[0] * self.cells[1]
         self.final_layer = nn.Conv2d(in_channels, keypoints, 7, padding=3)
         self.mlp = nn.Sequential(ScaleNorm(flat), nn.Linear(flat, hidden_dim, bias=False))
@@ -135,13 +138,13 @@ class SimCCHead(nn.Module):
         """Return scores along x, ``(N, K, bins of the width)``, and along y, ``(N, K, bins of the height)``.
 
         Args:
-            features: The backbone's last map, ``(N, C, H / 32, W / 32)``.
+            features: The backbone's last map, ``(N, C, H / stride, W / stride)``.
 
         Raises:
             ShapeError: if the map has another size than the head was built for.
         """
         if tuple(features.shape[2:]) != self.cells:
-            height, width = (STRIDE * side for side in self.cells)
+            height, width = (self.stride * side for side in self.cells)
             raise ShapeError(
                 f"this head was built for crops of {height} by {width} pixels, that is maps of {self.cells}, got maps "
                 f"of {tuple(features.shape[2:])}: crop people to that size, or build the model with input_size=..."

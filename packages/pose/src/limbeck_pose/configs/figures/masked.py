@@ -8,7 +8,7 @@ from mmengine.config import read_base
 from limbeck_core import Distiller, Match, Tap, pretrained
 from limbeck_core.schedules import Linear
 from limbeck_pose.dwpose import SimCCDivergenceLoss, SimCCTaskLoss
-from limbeck_pose.rtmpose import RTMPose
+from limbeck_pose.figures import FigurePose
 
 with read_base():
     from .._base_.figures import *
@@ -17,10 +17,10 @@ fading = dict(type=Linear, start=0.1, end=0.0, by="epoch")
 labelled = dict(type=Tap, path="targets", of="batch", pick=2)
 model = dict(
     type=Distiller,
-    student=dict(type=RTMPose, width=0.125, depth=0.17, keypoints=10, input_size=(64, 64)),
+    student=dict(type=FigurePose, width=16),
     teacher=dict(
         type=pretrained,
-        model=dict(type=RTMPose, width=0.25, depth=0.17, keypoints=10, input_size=(64, 64)),
+        model=dict(type=FigurePose, width=48),
         checkpoint="work_dirs/teacher/student.pth",
     ),
     task_loss=dict(type=SimCCTaskLoss),

@@ -6,14 +6,14 @@ from mmengine.config import read_base
 
 from limbeck_core import Distiller
 from limbeck_pose.dwpose import SimCCTaskLoss
-from limbeck_pose.rtmpose import RTMPose
+from limbeck_pose.figures import FigurePose
 
 with read_base():
     from .._base_.figures import *
 
 model = dict(
     type=Distiller,
-    student=dict(type=RTMPose, width=0.125, depth=0.17, keypoints=10, input_size=(64, 64)),
+    student=dict(type=FigurePose, width=16),
     task_loss=dict(type=SimCCTaskLoss),
     task_weight=64.0,
 )

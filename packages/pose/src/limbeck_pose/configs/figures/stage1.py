@@ -10,7 +10,7 @@ from limbeck_core.adapters import ConvAdapter
 from limbeck_core.losses import SquaredDistanceLoss
 from limbeck_core.schedules import Linear
 from limbeck_pose.dwpose import SimCCDivergenceLoss, SimCCTaskLoss
-from limbeck_pose.rtmpose import RTMPose
+from limbeck_pose.figures import FigurePose
 
 with read_base():
     from .._base_.figures import *
@@ -18,10 +18,10 @@ with read_base():
 fading = dict(type=Linear, start=0.1, end=0.0, by="epoch")
 model = dict(
     type=Distiller,
-    student=dict(type=RTMPose, width=0.125, depth=0.17, keypoints=10, input_size=(64, 64)),
+    student=dict(type=FigurePose, width=16),
     teacher=dict(
         type=pretrained,
-        model=dict(type=RTMPose, width=0.25, depth=0.17, keypoints=10, input_size=(64, 64)),
+        model=dict(type=FigurePose, width=48),
         checkpoint="work_dirs/teacher/student.pth",
     ),
     task_loss=dict(type=SimCCTaskLoss),
@@ -32,7 +32,7 @@ model = dict(
             loss=dict(type=SquaredDistanceLoss),
             student="backbone",
             teacher="backbone",
-            adapter=dict(type=ConvAdapter, in_channels=128, out_channels=256),
+            adapter=dict(type=ConvAdapter, in_channels=16, out_channels=48),
             weight=dict(type=Linear, start=7e-5, end=0.0, by="epoch"),
         ),
         x=dict(

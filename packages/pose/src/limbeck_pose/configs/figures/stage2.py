@@ -6,7 +6,7 @@ from mmengine.config import read_base
 
 from limbeck_core import Match, pretrained
 from limbeck_pose.dwpose import HeadDistiller, SimCCDivergenceLoss
-from limbeck_pose.rtmpose import RTMPose
+from limbeck_pose.figures import FigurePose
 
 with read_base():
     from .._base_.figures import *
@@ -15,7 +15,7 @@ model = dict(
     type=HeadDistiller,
     teacher=dict(
         type=pretrained,
-        model=dict(type=RTMPose, width=0.125, depth=0.17, keypoints=10, input_size=(64, 64)),
+        model=dict(type=FigurePose, width=16),
         checkpoint="work_dirs/stage1/student.pth",
     ),
     matches=dict(
