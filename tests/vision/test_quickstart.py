@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from limbeck_core.engine.config import load_config
+from limbeck_core.engine.quickstart import claim
 from limbeck_vision import quickstart, trials
 
 
@@ -35,7 +36,7 @@ def test_smoke_run_prints_the_table_and_writes_the_report(tmp_path: Path, capsys
     assert "student distilled" in page
     assert {"accuracy.png", "reliability.png", "risk_coverage.png"} <= {p.name for p in (tmp_path / "q").iterdir()}
     assert "40 % of the training images bear a wrong label" in page
-    trials.claim(tmp_path / "q")  # its own folder may be written again
+    claim(tmp_path / "q")  # its own folder may be written again
 
 
 def test_foreign_folder_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from limbeck_core.build import build
+from limbeck_core.engine import quickstart
 from limbeck_core.engine.commands import train
 from limbeck_core.engine.config import load_config
-from limbeck_core.errors import LimbeckError
 from limbeck_core.report import Difference, Report, draw_curves, paired_bootstrap, spread
 from limbeck_vision.data import Digits
 from limbeck_vision.evaluation import (
@@ -35,7 +33,6 @@ from limbeck_vision.evaluation import (
 
 TEACHER_CONFIG = "vision/digits/teacher"
 LATENCY_RUNS = 200
-MARKER = ".limbeck-quickstart"  # says that a folder was made here and may be written again
 COLUMNS = ("model", "accuracy (%)", "ECE (%)", "NLL (nats)", "parameters", "latency (ms)", "training (s)")
 # said on every page, since it decides what its numbers mean
 SETTING = (
@@ -85,7 +82,7 @@ class Trained:
 def command(
     name: str, description: str, work: Callable[[Path, int, int | None], Path], arguments: Sequence[str] | None
 ) -> int:
-    """Parse a quickstart's command line and do its work.
+    """Run a quickstart of digits from its command line.
 
     Args:
         name: Of the command; runs stand in ``work_dirs/<name>`` by default.
@@ -96,51 +93,11 @@ def command(
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(prog=name, description=description)
-    parser.add_argument("--out", type=Path, default=Path("work_dirs") / name, help="folder of runs and report")
-    parser.add_argument("--seeds", type=int, default=3, help="students of each kind (default: 3)")
-    parser.add_argument("--smoke", action="store_true", help="one epoch and one seed, to see that everything runs")
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be 1 or more, got {options.seeds}")
-    started = time.perf_counter()
-    try:
-        claim(options.out)
-        with one_thread():
-            page = work(options.out, 1 if options.smoke else options.seeds, 1 if options.smoke else None)
-    except LimbeckError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
-    print(f"\nreport: {page} (opens offline; pictures stand beside it), {time.perf_counter() - started:.0f} s in all")
-    return 0
 
+    def start(options: argparse.Namespace) -> Path:
+        return work(options.out, options.seeds, 1 if options.smoke else None)
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Context with one thread: the models are tiny, and a second costs more than it brings on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def claim(out: Path) -> None:
-    """Make the folder of runs and report.
-
-    Raises:
-        LimbeckError: if it holds something that no quickstart wrote, or is a file.
-    """
-    if out.exists() and not out.is_dir():
-        raise LimbeckError(f"{out} is a file, and the runs need a folder: choose another one with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-        raise LimbeckError(f"{out} holds something that no quickstart wrote: choose another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text("written by limbeck's quickstart\n", encoding="utf-8")
+    return quickstart.command(name, description, start, arguments)
 
 
 def train_arms(arms: Sequence[Arm], out: Path, seeds: Mapping[str, int], epochs: int | None) -> dict[str, Trained]:
@@ -236,10 +193,7 @@ def rows(found: Mapping[str, Trained], titles: Sequence[str]) -> list[list[str]]
 
 def print_table(table: Sequence[Sequence[str]]) -> None:
     """Print the rows under :data:`COLUMNS`."""
-    widths = [max(len(str(row[i])) for row in [COLUMNS, *table]) for i in range(len(COLUMNS))]
-    print()
-    for row in [COLUMNS, *table]:
-        print("  ".join(str(cell).rjust(width) for cell, width in zip(row, widths, strict=True)))
+    print(f"\n{quickstart.text_table(COLUMNS, table)}")
 
 
 def difference(found: Mapping[str, Trained], first: str, second: str) -> Difference:
