@@ -1,0 +1,1 @@
+"""Names in a language without labels: ProKD's prototypes and self-training."""

@@ -1,0 +1,1 @@
+"""Cross-lingual extractive question answering by self-distillation in generations (G-XLT)."""
