@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
+from mmengine.utils.dl_utils.misc import mmcv_full_available
 from torch import Tensor, nn
 
 from limbeck_core import Distiller, Match, OpenMMLabCall, openmmlab
@@ -146,6 +148,22 @@ def test_steps_on_one_batch_lower_the_loss_and_a_copy_goes_its_own_way() -> None
     with torch.no_grad():
         twin(**twin.data_preprocessor(batch(1), False), mode="predict")
     assert detector.refinement._pass is None
+
+
+def test_a_config_names_it_and_the_runner_of_mmengine_takes_it() -> None:
+    settings = {
+        "type": "limbeck_core.Distiller",
+        "student": {
+            "type": "limbeck_detection.refinement.refine_mmdet",
+            "detector": {"type": "limbeck_core.openmmlab", "config": CONFIGS / KINDS["refine"], "overrides": SMALL},
+            "criterion": {"type": "limbeck_detection.refinement.RefinementCriterion", "ddf_weight": 0.0},
+        },
+        "call": {"type": "limbeck_core.OpenMMLabCall"},
+    }
+    losses = MODELS.build(settings)(**batch(1))
+    assert losses.keys() >= ADDED - {"loss_ddf"}
+    assert "loss_ddf" not in losses
+    assert not mmcv_full_available(), "what the runner asks before it takes a model"
 
 
 def test_what_it_does_not_fit_is_refused() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +30,9 @@ def use_mmcv() -> None:
     if EXTENSION in sys.modules or importlib.util.find_spec("mmcv") is None:
         return
     if importlib.util.find_spec(EXTENSION) is None:
-        sys.modules[EXTENSION] = Operators(EXTENSION)
+        stand_in = sys.modules[EXTENSION] = Operators(EXTENSION)
+        # MMEngine's runner asks for the extension's loader to learn whether mmcv is compiled: it has none
+        stand_in.__spec__ = ModuleSpec(EXTENSION, loader=None)
 
 
 class Operators(ModuleType):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from limbeck_core.build import build
 from limbeck_core.errors import MatchError, MissingDependency
 from limbeck_core.mmcv_operators import use_mmcv
 from limbeck_detection.boxes import box_xyxy_to_cxcywh
@@ -18,8 +20,8 @@ _DINO_EPS = 1e-3  # DINO's decoder bounds references so before it takes their lo
 
 
 def refine_mmdet(
-    detector: nn.Module,
-    criterion: RefinementCriterion | None = None,
+    detector: nn.Module | Mapping[str, Any],
+    criterion: RefinementCriterion | Mapping[str, Any] | None = None,
     *,
     reg_max: int = 32,
     reg_scale: float = 4.0,
@@ -33,9 +35,9 @@ def refine_mmdet(
     layers go, so a trained detector needs fine-tuning. New parameters are in ``detector.refinement``.
 
     Args:
-        detector: The detector, with its weights drawn or loaded. Deformable DETR with and without box refinement and
-            two stages, and DINO.
-        criterion: The losses; default: D-FINE's weights.
+        detector: The detector, with its weights drawn or loaded, or a config of it: DINO, or Deformable DETR with and
+            without box refinement and two stages.
+        criterion: The losses, or a config of them; default: D-FINE's weights.
         reg_max: See :class:`EdgeRefinement`.
         reg_scale: See :class:`EdgeRefinement`.
         up: See :class:`EdgeRefinement`.
@@ -51,20 +53,21 @@ def refine_mmdet(
     use_mmcv()
     from mmdet.models.detectors import DINO, DeformableDETR  # noqa: PLC0415  an extra
 
-    if hasattr(detector, "refinement"):
-        raise MatchError(f"this {type(detector).__name__} has edge distributions already")
-    if type(detector) not in (DINO, DeformableDETR):
+    inner: Any = build(detector)
+    name = type(inner).__name__
+    if hasattr(inner, "refinement"):
+        raise MatchError(f"this {name} has edge distributions already")
+    if type(inner) not in (DINO, DeformableDETR):
         raise MatchError(
-            f"refine_mmdet fits DeformableDETR and DINO, got {type(detector).__name__}: for another decoder put "
+            f"refine_mmdet fits DeformableDETR and DINO, got {name}: for another decoder put "
             "EdgeRefinement(...).branches() in the place of its box heads"
         )
-    inner: Any = detector
-    if not inner.is_init:
+    if not inner.is_init and torch.get_default_device().type != "meta":
         raise MatchError(
-            f"draw the weights of this {type(detector).__name__} first, detector.init_weights(), or build it with "
+            f"draw the weights of this {name} first, detector.init_weights(), or build it with "
             "limbeck_core.openmmlab(...): its way of drawing them knows its own box heads only"
         )
-    denoising = isinstance(detector, DINO)
+    denoising = isinstance(inner, DINO)
     head, decoder = inner.bbox_head, inner.decoder
     branches = head.reg_branches
     refinement = EdgeRefinement(
@@ -82,12 +85,13 @@ def refine_mmdet(
     for index, branch in enumerate(refinement.branches()):
         branches[index] = branch
     inner.refinement = refinement
-    inner.refinement_criterion = criterion or RefinementCriterion()
+    inner.refinement_criterion = build(criterion) or RefinementCriterion()
     scores = _Scores()
     decoder.register_forward_pre_hook(BeginRefinement(refinement), with_kwargs=True)
     head.register_forward_hook(scores)
-    detector.register_forward_hook(_AddLosses(scores), with_kwargs=True)
-    return detector
+    inner.register_forward_hook(_AddLosses(scores), with_kwargs=True)
+    refined: nn.Module = inner
+    return refined
 
 
 class _Scores:

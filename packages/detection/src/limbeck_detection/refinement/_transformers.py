@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck_core.build import build
 from limbeck_core.errors import MatchError, MissingDependency
 from limbeck_detection.refinement.criterion import RefinementCriterion
 from limbeck_detection.refinement.heads import BeginRefinement, EdgeRefinement
 
 
 def refine_transformers(
-    model: nn.Module,
-    criterion: RefinementCriterion | None = None,
+    model: nn.Module | Mapping[str, Any],
+    criterion: RefinementCriterion | Mapping[str, Any] | None = None,
     *,
     reg_max: int = 32,
     reg_scale: float = 4.0,
@@ -33,8 +34,8 @@ def refine_transformers(
     ``model.refinement``, and checkpoints of the refined model load into a refined model.
 
     Args:
-        model: The detector.
-        criterion: The losses; default: D-FINE's weights.
+        model: The detector, or a config of it.
+        criterion: The losses, or a config of them; default: D-FINE's weights.
         reg_max: See :class:`EdgeRefinement`.
         reg_scale: See :class:`EdgeRefinement`.
         up: See :class:`EdgeRefinement`.
@@ -53,16 +54,16 @@ def refine_transformers(
         RTDetrV2ForObjectDetection,
     )
 
-    if hasattr(model, "refinement"):
-        raise MatchError(f"this {type(model).__name__} has edge distributions already")
-    real_time = isinstance(model, (RTDetrForObjectDetection, RTDetrV2ForObjectDetection))
-    if not real_time and not isinstance(model, DeformableDetrForObjectDetection):
+    inner: Any = build(model)
+    if hasattr(inner, "refinement"):
+        raise MatchError(f"this {type(inner).__name__} has edge distributions already")
+    real_time = isinstance(inner, (RTDetrForObjectDetection, RTDetrV2ForObjectDetection))
+    if not real_time and not isinstance(inner, DeformableDetrForObjectDetection):
         raise MatchError(
             "refine_transformers fits RTDetrForObjectDetection, RTDetrV2ForObjectDetection and "
-            f"DeformableDetrForObjectDetection, got {type(model).__name__}: for another decoder put "
+            f"DeformableDetrForObjectDetection, got {type(inner).__name__}: for another decoder put "
             "EdgeRefinement(...).branches() in the place of its box heads"
         )
-    inner: Any = model
     config, decoder = inner.config, inner.model.decoder
     heads = decoder.bbox_embed if real_time else inner.bbox_embed
     iterative = real_time or bool(config.with_box_refine)
@@ -81,14 +82,15 @@ def refine_transformers(
         for place in places:
             place[index] = branch
     inner.refinement = refinement
-    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    names = {name for name, _ in inner.named_parameters(remove_duplicate=False)}
     # heads that shared their weights are gone, but for the one of a two-stage detector's proposals
     tied = {target: source for target, source in inner.all_tied_weights_keys.items() if {target, source} <= names}
     inner._tied_weights_keys = inner.all_tied_weights_keys = tied
-    inner.refinement_criterion = criterion or RefinementCriterion()
+    inner.refinement_criterion = build(criterion) or RefinementCriterion()
     decoder.register_forward_pre_hook(BeginRefinement(refinement, logits=real_time), with_kwargs=True)
-    model.register_forward_hook(_AddLosses(real_time), with_kwargs=True)
-    return model
+    inner.register_forward_hook(_AddLosses(real_time), with_kwargs=True)
+    refined: nn.Module = inner
+    return refined
 
 
 class _AddLosses:
