@@ -29,4 +29,4 @@ model = dict(
     ),
 )
 # rate: the best of 0.05, 0.1 and 0.2 on held-out training images; the same search was made for every arm
-optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True))
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True))
