@@ -40,13 +40,15 @@ class PastModel(Teacher):
 
     @torch.no_grad()
     def follow(self, student: nn.Module, progress: Progress) -> None:
-        """Copy the student if an epoch has begun since the last copy; call it before each step.
+        """Copy the student if an epoch has begun since the last copy, or the run itself; call it before each step.
+
+        The copy at the first step takes in weights that were loaded after this teacher was made.
 
         Args:
             student: The model.
             progress: Where the run stands.
         """
-        if progress.epoch == int(self.epoch):
+        if progress.step and progress.epoch == int(self.epoch):
             return
         self.epoch.fill_(progress.epoch)
         state = unwrap(student).state_dict()
