@@ -1,0 +1,1 @@
+"""Configs that tell outliers from texts of the kind a language model has learnt from."""
