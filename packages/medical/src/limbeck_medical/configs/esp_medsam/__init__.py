@@ -1,0 +1,1 @@
+"""ESP-MedSAM: its stages, each a run, and its architecture without distillation."""
