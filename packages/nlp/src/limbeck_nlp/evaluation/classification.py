@@ -15,6 +15,32 @@ from torch.nn.functional import cross_entropy
 from limbeck_core.errors import DataError, ShapeError
 
 
+def evaluate(predicted: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+    """Judge predicted classes.
+
+    Args:
+        predicted: One class a text: numbers or names.
+        targets: The true ones.
+
+    Returns:
+        ``accuracy`` and ``f1`` (macro, over the classes that occur) in per cent, ``matthews`` times 100.
+
+    Raises:
+        ShapeError: if the numbers differ.
+        DataError: if there are none.
+    """
+    ours, truth = np.asarray(predicted), np.asarray(targets)
+    if ours.shape != truth.shape or ours.ndim != 1:
+        raise ShapeError(f"predicted and targets must be rows of one length, got {ours.shape} and {truth.shape}")
+    if not len(truth):
+        raise DataError("there is nothing to judge: give at least one predicted class and its target")
+    return {
+        "accuracy": 100.0 * float((ours == truth).mean()),
+        "f1": 100.0 * float(f1_score(truth, ours, average="macro")),
+        "matthews": 100.0 * float(matthews_corrcoef(truth, ours)),
+    }
+
+
 class TextClassificationMetric(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
     """Accuracy, macro F1, Matthews correlation and likelihood of class scores, in MMEngine's evaluator.
 
@@ -59,11 +85,8 @@ class TextClassificationMetric(BaseMetric):  # type: ignore[misc]  # mmengine is
         """Return the measures of all samples."""
         logits, targets = (np.stack(column) for column in zip(*results, strict=True))
         predicted = logits.argmax(1)
-        right = predicted == targets
-        self.per_sample = {"accuracy": [100.0 * float(hit) for hit in right]}
+        self.per_sample = {"accuracy": [100.0 * float(hit) for hit in predicted == targets]}
         return {
-            "accuracy": 100.0 * float(right.mean()),
-            "f1": 100.0 * float(f1_score(targets, predicted, average="macro")),
-            "matthews": 100.0 * float(matthews_corrcoef(targets, predicted)),
+            **evaluate(predicted, targets),
             "nll": float(cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(targets))),
         }
