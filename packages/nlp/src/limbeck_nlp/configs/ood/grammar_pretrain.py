@@ -12,6 +12,8 @@ with read_base():
     from .._base_.grammar_ood import *
 
 train_dataloader.update(dataset=dict(type=GrammarOod, size=4000, seed=32, outliers=0.5))
+train_cfg.update(max_epochs=3)
+param_scheduler.update(T_max=3)
 
 model = dict(
     type=Distiller,
