@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from mmengine.evaluator import BaseMetric
 from sklearn.metrics import f1_score, matthews_corrcoef
@@ -15,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from limbeck_core.errors import DataError, ShapeError
 
 
-def evaluate(predicted: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
+def evaluate(predicted: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
     """Judge predicted classes.
 
     Args:
