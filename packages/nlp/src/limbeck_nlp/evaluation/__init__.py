@@ -9,19 +9,21 @@ from limbeck_core.errors import closest
 
 if TYPE_CHECKING:
     from limbeck_nlp.evaluation.classification import TextClassificationMetric
+    from limbeck_nlp.evaluation.entities import EntityMetric
     from limbeck_nlp.evaluation.ood import OodMetric
     from limbeck_nlp.evaluation.pairs import PairScoreMetric
     from limbeck_nlp.evaluation.spans import SpanMetric
     from limbeck_nlp.evaluation.tokens import TokenMetric
 
 _HOME = {
+    "EntityMetric": "entities",
     "TextClassificationMetric": "classification",
     "TokenMetric": "tokens",
     "PairScoreMetric": "pairs",
     "OodMetric": "ood",
     "SpanMetric": "spans",
 }
-__all__ = ["OodMetric", "PairScoreMetric", "SpanMetric", "TextClassificationMetric", "TokenMetric"]
+__all__ = ["EntityMetric", "OodMetric", "PairScoreMetric", "SpanMetric", "TextClassificationMetric", "TokenMetric"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,1 @@
+"""Names in a language without labels: teachers with and without aligned prototypes, and students of the target."""
