@@ -38,19 +38,21 @@ class PastModel(Teacher):
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.epoch: Tensor
 
-    @torch.no_grad()
     def follow(self, student: nn.Module, progress: Progress) -> None:
-        """Copy the student if an epoch has begun since the last copy, or the run itself; call it before each step.
-
-        The copy at the first step takes in weights that were loaded after this teacher was made.
+        """Copy the student if an epoch has begun since the last copy; call it before each step.
 
         Args:
             student: The model.
             progress: Where the run stands.
         """
-        if progress.step and progress.epoch == int(self.epoch):
+        if progress.epoch == int(self.epoch):
             return
         self.epoch.fill_(progress.epoch)
+        self.copy_weights(student)
+
+    @torch.no_grad()
+    def copy_weights(self, student: nn.Module) -> None:
+        """Copy the student now, for example because its weights were loaded after this teacher was made."""
         state = unwrap(student).state_dict()
         for name, value in self.model.state_dict().items():
             value.copy_(state[name])

@@ -73,6 +73,8 @@ class GenerationsDistiller(Distiller):
         for teacher in self.teachers.values():
             if isinstance(teacher, PastModel):
                 teacher.follow(self.student, progress)
+                if not progress.step and not progress.epoch:
+                    teacher.copy_weights(self.student)
 
     def compute_losses(self, batch: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, Tensor]:
         """Return the losses of the matches, and the trust in the teacher."""
