@@ -3,7 +3,7 @@
 #   limbeck train nlp/ood/clinc150_mlkd --data-root DATA
 #   limbeck test nlp/ood/clinc150_mlkd --checkpoint work_dirs/clinc150_mlkd/student.pth --data-root DATA
 # Other data, here a detector of a machine's texts (HC3):
-#   --cfg-options train_dataloader.dataset.layout=hc3 train_dataloader.dataset.root=hc3 (and of test_dataloader)
+#   --cfg-options train_dataloader.dataset.layout=hc3 train_dataloader.dataset.root=hc3 (and of val_, test_dataloader)
 from mmengine.config import read_base
 from torch.optim import AdamW
 
@@ -31,6 +31,7 @@ model = dict(
             loss=dict(type=GeneralizedJSDLoss, beta=0.0, temperature=1.0),  # 0.5 for SST
             student=dict(type=Tap, path="", pick="logits"),
             teacher=dict(type=Tap, path="", pick="logits"),
+            weight=1.0,
             extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
         ),
         layers=dict(
@@ -38,6 +39,7 @@ model = dict(
             loss=dict(type=NearestLayersLoss, student_width=768, nearest=2),
             student=[dict(type=Tap, path="", pick=("hidden_states", layer)) for layer in range(3, 10)],
             teacher=[dict(type=Tap, path="", pick=("hidden_states", layer)) for layer in range(1, 13)],
+            weight=1.0,
             extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
         ),
     ),

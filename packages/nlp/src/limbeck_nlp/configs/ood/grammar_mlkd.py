@@ -55,6 +55,7 @@ model = dict(
             loss=dict(type=GeneralizedJSDLoss, beta=0.0),
             student=dict(type=Tap, path="", pick="logits"),
             teacher=dict(type=Tap, path="", pick="logits"),
+            weight=1.0,
             extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
         ),
         layers=dict(
@@ -62,6 +63,7 @@ model = dict(
             loss=dict(type=NearestLayersLoss, student_width=64, nearest=2),
             student=[dict(type=Tap, path="", pick=("hidden_states", layer)) for layer in (1, 2, 3)],
             teacher=[dict(type=Tap, path="", pick=("hidden_states", layer)) for layer in (1, 2, 3, 4)],
+            weight=1.0,
             extras=dict(mask=dict(type=Tap, path="inputs", of="batch", pick="attention_mask")),
         ),
     ),
