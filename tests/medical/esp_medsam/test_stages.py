@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from limbeck_core import Distiller, Match
-from limbeck_core.engine.commands import train
+from limbeck_core.engine.commands import predict, train
 from limbeck_core.errors import CheckpointError, ConfigError, DataError, MatchError
 from limbeck_core.losses import HintLoss
+from limbeck_medical import esp_medsam
 from limbeck_medical.esp_medsam import (
     ESPMedSAM,
     MultiModalDataset,
@@ -158,6 +160,23 @@ def test_every_stage_runs_and_hands_over(pictures: Path, tmp_path: Path, monkeyp
 
     alone = run("plain", pictures, tmp_path / "e", {"model.student": whole(TINY, controllers=2)})
     assert alone.keys() == fourth.keys()
+    overrides = {
+        "model.student": whole(TINY, controllers=2),
+        "model.call.modality": 1,
+        "predictor.preprocess.size": SIZE,
+        "+predictor.out": str(tmp_path / "out"),
+    }
+    picture = pictures / NAMES[1] / "images" / "3.png"
+    (found,) = predict("medical/esp_medsam/plain", tmp_path / "d" / "student.pth", [str(picture)], overrides=overrides)
+    labels = np.asarray(Image.open(found["labels"]))
+    assert labels.shape == (80, 72)  # the picture's own grid
+    assert found["mm2"]["1"] == float((labels == 1).sum())
+
+
+def test_the_example_of_the_readme() -> None:
+    text = (Path(esp_medsam.__file__).parent / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102  our own text
 
 
 def test_the_loss_of_a_controller_falls(pictures: Path) -> None:
