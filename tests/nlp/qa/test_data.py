@@ -82,6 +82,14 @@ def test_questions_without_answer_point_at_the_first_token() -> None:
         assert (sample["targets"].tolist() == [0, 0]) == (not sample["question"].answers)
 
 
+def test_contexts_have_as_many_sentences_as_asked() -> None:
+    for count in (1, 6):
+        written = grammar_questions(3, languages=("en",), sentences=count)["en"]
+        assert {q.context.count(".") for q in written} == {count}
+    with pytest.raises(ConfigError, match="sentences must be 1 to 6"):
+        grammar_questions(3, sentences=7)
+
+
 def test_languages_are_disjoint_but_for_names() -> None:
     assert translate("lamp", "en") == "lamp"
     versions = grammar_questions(5, languages=("en", "aa"))

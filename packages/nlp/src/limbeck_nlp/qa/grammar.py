@@ -15,8 +15,8 @@ from limbeck_nlp.tokenization import train_tokenizer
 
 LANGUAGES = ("en", "aa", "bb", "cc")
 _ASKED = {"thing": "What", "place": "Where", "time": "When"}
+_MOST_SENTENCES = 6  # twelve people, each once a context
 _VOWELS, _CONSONANTS = "aeiou", "bcdfghjklmnpqrstvwxyz"
-_SENTENCES = 3
 
 
 def translate(word: str, language: str) -> str:
@@ -53,44 +53,53 @@ def translate_sentence(sentence: Sentence, language: str) -> list[str]:
 
 
 def grammar_questions(
-    size: int, *, seed: int = 0, languages: Sequence[str] = LANGUAGES, unanswerable: float = 0.0
+    size: int,
+    *,
+    seed: int = 0,
+    languages: Sequence[str] = LANGUAGES,
+    sentences: int = 3,
+    unanswerable: float = 0.0,
 ) -> dict[str, list[Question]]:
     """Write questions, each in all languages with one id.
 
-    A context has three sentences about three people; the question asks what, where or when one of them will act.
+    A context has sentences about different people; the question asks what, where or when one of them will act.
 
     Args:
         size: Number of questions.
         seed: Which ones are written.
         languages: Of ``LANGUAGES``.
+        sentences: Sentences of a context, 1 to 6. With one, the question word alone tells the answer; with more a
+            model must find the sentence by its name, which small ones do not learn from thousands of questions.
         unanswerable: Share of questions on a place or time that is not said.
 
     Raises:
         ValueError: if ``unanswerable`` is no share.
-        ConfigError: if a language is unknown.
+        ConfigError: if a language is unknown, or ``sentences`` out of range.
     """
+    if not 1 <= sentences <= _MOST_SENTENCES:
+        raise ConfigError(f"sentences must be 1 to {_MOST_SENTENCES}, got {sentences}")
     check_between(unanswerable, "unanswerable", 0.0, 1.0)
     grammar = Grammar(seed)
     found: dict[str, list[Question]] = {language: [] for language in languages}
     nulls = 0
     while len(found[languages[0]]) < size:
-        sentences = _about_different_people(grammar)
+        context = _about_different_people(grammar, sentences)
         number = len(found[languages[0]])
         null = nulls < round(unanswerable * (number + 1))
-        asked = sentences[grammar.choice(_SENTENCES)]
+        asked = context[grammar.choice(sentences)]
         said = [role for role in _ASKED if (asked.concepts[ROLES.index(role)] == ABSENT) == null]
         if not said:
             continue
         nulls += null
         role = said[grammar.choice(len(said))]
         for language in languages:
-            found[language].append(_question(sentences, asked, role, language, f"q{number}", null=null))
+            found[language].append(_question(context, asked, role, language, f"q{number}", null=null))
     return found
 
 
-def _about_different_people(grammar: Grammar) -> list[Sentence]:
+def _about_different_people(grammar: Grammar, count: int) -> list[Sentence]:
     sentences: list[Sentence] = []
-    while len(sentences) < _SENTENCES:
+    while len(sentences) < count:
         sentence = grammar.sentence()
         if all(sentence.concepts[0] != other.concepts[0] for other in sentences):
             sentences.append(sentence)
@@ -132,6 +141,7 @@ class GrammarQuestions(QuestionWindows):
         size: Number of questions before they are paired.
         seed: Which ones are written.
         codes: Languages, of ``LANGUAGES``.
+        sentences: See :func:`grammar_questions`.
         unanswerable: Share of questions without an answer.
         languages: See :func:`~limbeck_nlp.qa.data.cross_lingual`.
         only_same: See there.
@@ -147,6 +157,7 @@ class GrammarQuestions(QuestionWindows):
         *,
         seed: int = 0,
         codes: Sequence[str] = LANGUAGES[:3],
+        sentences: int = 3,
         unanswerable: float = 0.0,
         languages: int = 0,
         only_same: bool = False,
@@ -155,7 +166,7 @@ class GrammarQuestions(QuestionWindows):
         stride: int = 16,
         max_question: int = 12,
     ) -> None:
-        written = grammar_questions(size, seed=seed, languages=codes, unanswerable=unanswerable)
+        written = grammar_questions(size, seed=seed, languages=codes, sentences=sentences, unanswerable=unanswerable)
         super().__init__(
             cross_lingual(written, languages=languages, always=codes[0], only_same=only_same, seed=seed),
             grammar_question_tokenizer() if tokenizer is None else tokenizer,

@@ -8,12 +8,12 @@ from limbeck_nlp.evaluation import SpanMetric
 from limbeck_nlp.qa import GrammarQuestions
 
 train_dataloader = dict(
-    dataset=dict(type=GrammarQuestions, size=150, seed=30, languages=1),
+    dataset=dict(type=GrammarQuestions, size=150, seed=30, sentences=1, languages=1),
     batch_size=24,
     collate_fn=dict(type=pad_batch),
 )
 val_dataloader = dict(
-    dataset=dict(type=GrammarQuestions, size=100, seed=31), batch_size=100, collate_fn=dict(type=pad_batch)
+    dataset=dict(type=GrammarQuestions, size=100, seed=31, sentences=1), batch_size=100, collate_fn=dict(type=pad_batch)
 )
 val_evaluator = dict(type=SpanMetric)
 val_cfg = dict()

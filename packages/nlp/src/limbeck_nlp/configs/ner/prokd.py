@@ -60,6 +60,7 @@ model = dict(
     ),
     num_classes=7,
     width=48,
+    self_training_weight=1.0,
 )
 
 # not tuned

@@ -14,7 +14,7 @@ with read_base():
     from .._base_.grammar_questions import *
 
 train_dataloader = dict(
-    dataset=dict(type=GrammarQuestions, size=3000, seed=32, codes=("en",)),
+    dataset=dict(type=GrammarQuestions, size=1500, seed=32, sentences=1, codes=("en",)),
     batch_size=24,
     collate_fn=dict(type=pad_batch),
 )
