@@ -53,4 +53,5 @@ model = dict(
 )
 train_cfg = dict(type=EpochLoop, max_epochs=190, val_interval=190)
 param_scheduler = dict(type=CosineAnnealingLR, T_max=190, eta_min=0.0, by_epoch=True, convert_to_iter_based=True)
-optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True))
+# of 0.05 and 0.2 the better on 300 held-out training images, for every arm
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True))

@@ -34,4 +34,5 @@ model = dict(
 train_dataloader.dataset.update(label_noise=0.0)
 train_cfg.update(max_epochs=40, val_interval=40)
 param_scheduler.update(T_max=40)
+# of 0.003 and 0.01 the better on 300 held-out training images; the same search was made for every arm
 optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=0.05))
