@@ -6,7 +6,6 @@ boxes; nothing here but the order of the runs and the page.
 
 from __future__ import annotations
 
-import argparse
 import platform
 import statistics
 import sys
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck_core.engine.commands import train
-from limbeck_core.errors import LimbeckError
+from limbeck_core.engine.quickstart import command, text_table
 from limbeck_core.report import Report, draw_curves, spread
 from limbeck_detection.calls import DetectionCall
 from limbeck_detection.data import CocoDetection, StretchTo, detection_batch
@@ -31,7 +30,6 @@ from limbeck_detection.rendered import CLASSES, render
 TAUGHT, PLAIN = "with self-distillation", "without (control)"
 CONFIGS = {TAUGHT: "detection/rendered/dfine_tiny", PLAIN: "detection/rendered/dfine_tiny_plain"}
 FOLDERS = {TAUGHT: "taught", PLAIN: "plain"}
-MARKER = ".limbeck-quickstart"  # says that a folder was made here and may be written again
 _SHOWN = 6  # images in the picture
 _COLUMNS = ("model", "AP", "AP50", "AP75", "layer 1 to last (KL)", "training (s)")
 
@@ -61,67 +59,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(prog="quickstart-detection", description="D-FINE on drawn shapes.")
-    parser.add_argument(
-        "--out", type=Path, default=Path("work_dirs/quickstart-detection"), help="folder of data, runs and report"
+    return command(
+        "quickstart-detection",
+        "D-FINE with and without self-distillation on drawn shapes.",
+        lambda options: run(options.out, seeds=options.seeds, smoke=options.smoke),
+        arguments,
     )
-    parser.add_argument("--seeds", type=int, default=3, help="detectors of each kind (default: 3)")
-    parser.add_argument("--smoke", action="store_true", help="two steps and one seed, to see that everything runs")
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be 1 or more, got {options.seeds}")
-    try:
-        run(options.out, seeds=1 if options.smoke else options.seeds, smoke=options.smoke)
-    except LimbeckError as error:
-        print(f"quickstart-detection: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("quickstart-detection: interrupted", file=sys.stderr)
-        return 130
-    return 0
 
 
 def run(out: Path, *, seeds: int = 3, smoke: bool = False) -> Path:
     """Draw, train, judge, print the table and write the report.
 
     Args:
-        out: Folder for data, runs and report; it must be new, empty, or of an earlier quickstart.
+        out: Folder for data, runs and report.
         seeds: Detectors of each kind.
         smoke: A few images and steps only.
 
     Returns:
         The path of the page.
-
-    Raises:
-        LimbeckError: if the folder holds something else.
     """
     started = time.perf_counter()
-    _claim(out)
     sizes = {"train": 8, "val": _SHOWN} if smoke else {"train": 480, "val": 120}
     data = render(out / "shapes", **sizes)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the models are tiny: a second thread costs more than it brings on a busy machine
-    try:
-        found: dict[str, Trained] = {kind: Trained() for kind in CONFIGS}
-        for seed in range(seeds):
-            for kind, result in found.items():
-                _train(result, kind, seed, out, data, smoke)
-                ap = result.results[-1]["AP"] or 0.0
-                print(f"  {kind}, seed {seed}: AP {ap:.1f} in {result.seconds[-1]:.0f} s", flush=True)
-        page = _report(found, out, data, seeds, sizes, time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
-    print(f"\nreport: {page} (opens offline; pictures stand beside it), {time.perf_counter() - started:.0f} s in all")
-    return page
-
-
-def _claim(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise LimbeckError(f"{out} is a file, and the runs need a folder: choose another one with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-        raise LimbeckError(f"{out} holds something that no quickstart wrote: choose another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text("written by limbeck's quickstart\n", encoding="utf-8")
+    found: dict[str, Trained] = {kind: Trained() for kind in CONFIGS}
+    for seed in range(seeds):
+        for kind, result in found.items():
+            _train(result, kind, seed, out, data, smoke)
+            ap = result.results[-1]["AP"] or 0.0
+            print(f"  {kind}, seed {seed}: AP {ap:.1f} in {result.seconds[-1]:.0f} s", flush=True)
+    return _report(found, out, data, seeds, sizes, time.perf_counter() - started)
 
 
 def _train(result: Trained, kind: str, seed: int, out: Path, data: Path, smoke: bool) -> None:
@@ -188,10 +154,7 @@ def _report(
         ]
         for kind, result in found.items()
     ]
-    widths = [max(len(str(row[i])) for row in [_COLUMNS, *rows]) for i in range(len(_COLUMNS))]
-    print()
-    for row in [_COLUMNS, *rows]:
-        print("  ".join(str(cell).rjust(width) for cell, width in zip(row, widths, strict=True)))
+    print(f"\n{text_table(_COLUMNS, rows)}")
     taught = found[TAUGHT]
     page = Report(
         "D-FINE on drawn shapes",
