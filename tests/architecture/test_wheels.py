@@ -32,8 +32,8 @@ EXTRAS: dict[str, set[str]] = {name: set() for name in DEPENDENCIES}
 EXTRAS |= {"limbeck-detection": {"transformers"}, "limbeck-vision": {"mnist"}}
 IMPORT_NAMES = {name: name.replace("-", "_") for name in DEPENDENCIES}
 
-# Importing the losses may cost this much on top of importing torch.
-SECONDS_OVER_TORCH = 0.05
+# Importing the losses may cost this share of what importing torch costs: 50 ms where that takes 1.2 s.
+SHARE_OF_TORCH = 0.04
 
 REFUSE = """
 import importlib.machinery, sys
@@ -210,25 +210,25 @@ def test_imports_only_what_it_declares(name: str, wheels: dict[str, Path], insta
 
 
 def test_losses_load_torch_alone_and_quickly(installed: Path) -> None:
-    """The best of three tries, each timing torch first: a machine that does other things too only makes it slower."""
+    """The best of three tries, by processor time in one process: a machine that does other things too slows both."""
     code = (
         "import time\n"
-        "import torch\n"
-        "before = set(sys.modules); start = time.perf_counter()\n"
+        "start = time.process_time(); import torch; torch_alone = time.process_time() - start\n"
+        "before = set(sys.modules); start = time.process_time()\n"
         "import limbeck_core.functional, limbeck_core.losses\n"
-        "spent = time.perf_counter() - start\n"
+        "share = (time.process_time() - start) / torch_alone\n"
         "new = {n.partition('.')[0] for n in set(sys.modules) - before} - set(sys.stdlib_module_names)\n"
-        "print(json.dumps([spent, sorted(new), [m for m in ('mmengine', 'cv2', 'matplotlib') if m in sys.modules]]))\n"
+        "print(json.dumps([share, sorted(new), [m for m in ('mmengine', 'cv2', 'matplotlib') if m in sys.modules]]))\n"
     )
     best = float("inf")
     for _ in range(3):
-        spent, new, heavy = json.loads(run_isolated(code, installed).splitlines()[-1])
+        share, new, heavy = json.loads(run_isolated(code, installed).splitlines()[-1])
         assert heavy == []
         assert new == ["limbeck_core"]
-        best = min(best, spent)
-        if best < SECONDS_OVER_TORCH:
+        best = min(best, share)
+        if best < SHARE_OF_TORCH:
             break
-    assert best < SECONDS_OVER_TORCH
+    assert best < SHARE_OF_TORCH
 
 
 def test_importing_the_face_loads_nothing_and_prints_nothing(installed: Path) -> None:
