@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,9 @@ class TeacherAutoencoder(nn.Module):
             self._recorder.clear()
         return self.paraphraser.reconstruct(maps)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TeacherAutoencoder:
-        super()._apply(fn, recurse)
-        self._frozen[0]._apply(fn)
+    def _apply(self, fn: Any, recurse: bool = True) -> TeacherAutoencoder:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._frozen[0]._apply(fn)  # type: ignore[no-untyped-call]
         return self
 
 
