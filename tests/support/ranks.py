@@ -32,5 +32,7 @@ def _worker(rank: int, folder: str, source: str, name: str, args: tuple[Any, ...
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     try:
         torch.save(getattr(module, name)(rank, *args), Path(folder) / f"{rank}.pt")
+        # a rank that leaves while another still talks to it aborts there
+        dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -16,7 +16,8 @@ from limbeck_vision.models import StagedModel
 # b13aecc), which the tables of CRD (arXiv:1910.10699) and DKD (arXiv:2203.08679) are computed with.
 PARAMETERS = {
     "resnet8": 83_892,
-    "resnet8_quarter": 5_214,  # ours, not the benchmark's; with 10 classes: counted by hand in the test below
+    "resnet8_quarter": 5_214,  # ours, not the benchmark's; with 10 classes: counted by hand in a test below
+    "resnet8_half": 19_954,  # ours as well, with 10 classes
     "resnet14": 181_108,
     "resnet20": 278_324,
     "resnet32": 472_756,
@@ -51,6 +52,7 @@ VGG = [(128, 2), (256, 4), (512, 8), (512, 8)]
 STAGES = {
     **dict.fromkeys(["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"], THIN),
     "resnet8_quarter": [(4, 1), (8, 2), (16, 4)],
+    "resnet8_half": [(8, 1), (16, 2), (32, 4)],
     **dict.fromkeys(["wrn_16_1", "wrn_40_1"], THIN),
     **dict.fromkeys(["wrn_16_2", "wrn_40_2"], TWICE),
     **dict.fromkeys(["resnet8x4", "resnet32x4"], FOURFOLD),
@@ -120,7 +122,7 @@ def test_stages_taps_gradients_and_copies(name: str) -> None:
     model = build(name).train()
     images = torch.rand(2, 3, 32, 32)
     logits, seen = taps(model, images)
-    assert logits.shape == (2, 10 if name == "resnet8_quarter" else 100)
+    assert logits.shape == (2, 10 if name in ("resnet8_quarter", "resnet8_half") else 100)
     for path, (output, version) in seen.items():
         assert output._version == version, f"{path} was changed in place"
     assert [(info.channels, info.stride) for info in model.stages.values()] == STAGES[name]
@@ -183,13 +185,15 @@ def test_number_of_classes_is_checked() -> None:
         models.vgg8(num_classes=0)
 
 
-def test_resnet8_quarter_counted_by_hand() -> None:
+@pytest.mark.parametrize(("name", "width"), [("resnet8_quarter", 4), ("resnet8_half", 8)])
+def test_narrow_resnet8_counted_by_hand(name: str, width: int) -> None:
     """Convolutions, batch norms (two numbers a channel), the shortcuts of two stages, and the classifier."""
-    stem = 3 * 4 * 9 + 8
-    first = 2 * (4 * 4 * 9) + 2 * 8
-    second = 4 * 8 * 9 + 8 * 8 * 9 + 2 * 16 + (4 * 8 + 16)
-    third = 8 * 16 * 9 + 16 * 16 * 9 + 2 * 32 + (8 * 16 + 32)
-    assert stem + first + second + third + 16 * 10 + 10 == PARAMETERS["resnet8_quarter"]
+    one, two, four = width, 2 * width, 4 * width
+    stem = 3 * one * 9 + 2 * one
+    first = 2 * (one * one * 9) + 2 * (2 * one)
+    second = one * two * 9 + two * two * 9 + 2 * (2 * two) + (one * two + 2 * two)
+    third = two * four * 9 + four * four * 9 + 2 * (2 * four) + (two * four + 2 * four)
+    assert stem + first + second + third + four * 10 + 10 == PARAMETERS[name]
 
 
 def test_resnet18_counted_by_hand() -> None:

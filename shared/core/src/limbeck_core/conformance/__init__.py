@@ -66,7 +66,13 @@ def conform(
     Raises:
         ConfigError: if the folder does not exist or holds no golden vector.
     """
-    known = installed_adapters() if adapters is None else adapters
+    names = list(dict.fromkeys(only))
+    if adapters is not None:
+        known = adapters
+    elif names and set(names) <= CORE_ADAPTERS.keys():
+        known = CORE_ADAPTERS  # packages bring their frameworks along, which core's own losses do not need
+    else:
+        known = installed_adapters()
     if not directory.is_dir():
         raise ConfigError(f"{directory} is not a folder of golden vectors NAME__cK.npz")
     files: dict[str, list[Path]] = {}
@@ -74,7 +80,7 @@ def conform(
         files.setdefault(path.stem.rpartition("__c")[0], []).append(path)
     if not files:
         raise ConfigError(f"{directory} holds no file NAME__cK.npz")
-    names = list(dict.fromkeys(only)) or sorted(files)
+    names = names or sorted(files)
     verdicts, unknown = [], []
     for name in names:
         if name not in known or name not in files:
