@@ -36,8 +36,8 @@ def _worker(rank: int, folder: str, source: str, name: str, args: tuple[Any, ...
         torch.save(getattr(module, name)(rank, *args), Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
-    # about one process in thirty aborts in the destructors of PyTorch's threads at the end of the interpreter, long after
-    # its work is done and saved
+    # about one process in thirty aborts in the destructors of PyTorch's threads at the end of the interpreter, when its
+    # work is done and saved
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
