@@ -26,7 +26,7 @@ DEPENDENCIES = {
     "limbeck-medical": {"limbeck-core", "monai", "nibabel", "einops", "scipy", "pillow"},
     "limbeck-nlp": {"limbeck-core", "transformers", "seqeval", "scikit-learn", "scipy"},
     "limbeck-pose": {"limbeck-core", "torchvision", "faster-coco-eval"},
-    "limbeck-audiovideo": {"limbeck-core", "av", "scipy", "soundfile"},
+    "limbeck-audiovideo": {"limbeck-core", "av", "scikit-learn", "scipy", "soundfile"},
     "limbeck-vision": {"limbeck-core", "torchvision", "timm", "scikit-learn"},
 }
 EXTRAS: dict[str, set[str]] = {name: set() for name in DEPENDENCIES}
