@@ -21,7 +21,7 @@ from limbeck_pose.keypoints import WHOLE_BODY, Layout
 from limbeck_pose.simcc import SimCC
 
 # of a COCO-WholeBody annotation: where each part's triples (x, y, v) stand, in the points' order, and how many
-_PARTS = (("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
+PARTS = (("keypoints", 17), ("foot_kpts", 6), ("face_kpts", 68), ("lefthand_kpts", 21), ("righthand_kpts", 21))
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def triples_of(annotation: Mapping[str, Any], layout: Layout = WHOLE_BODY) -> Ar
         DataError: if a list is missing or has another length.
     """
     triples = annotation.get("keypoints")
-    if layout.count == WHOLE_BODY.count and triples is not None and len(triples) == 3 * _PARTS[0][1]:
-        parts = [annotation.get(name) for name, _ in _PARTS]
-        for (name, count), part in zip(_PARTS, parts, strict=True):
+    if layout.count == WHOLE_BODY.count and triples is not None and len(triples) == 3 * PARTS[0][1]:
+        parts = [annotation.get(name) for name, _ in PARTS]
+        for (name, count), part in zip(PARTS, parts, strict=True):
             if part is None or len(part) != 3 * count:
                 raise DataError(
                     f"annotation {annotation.get('id')} must have {name!r} with {count} triples (x, y, v) for "
