@@ -18,7 +18,7 @@ LAYERS = (
     {"functional"},
     {"losses"},
     # configs only finds files: the engine reads what it finds, so it stands down here
-    {"adapters", "configs", "weights"},
+    {"adapters", "configs", "probes", "weights"},
     {"calls", "fast_teacher", "match", "tap", "teacher", "mmcv_operators", "openmmlab_models"},
     {"distiller"},
     {"bank", "engine", "inspect", "report"},

@@ -21,7 +21,10 @@ FACES = [limbeck_core, functional, losses]
 HELPERS = {"reduce_loss": "reduces what a loss computed; it compares nothing"}
 FUNCTION_ONLY: dict[str, str] = {}
 MODULE_ONLY: dict[str, str] = {}
-NOT_STUDENT_AND_TEACHER = {"customized_soft_label_loss": "no teacher: the student's own weak head stands in its place"}
+NOT_STUDENT_AND_TEACHER = {
+    "customized_soft_label_loss": "no teacher: the student's own weak head stands in its place",
+    "koleo_loss": "no teacher: the samples of a batch keep away from each other",
+}
 
 
 def parts(package: ModuleType) -> list[ModuleType]:

@@ -62,6 +62,7 @@ from limbeck_core.functional.relations import (
     similarity_preserving_loss,
     unit_vectors,
 )
+from limbeck_core.functional.spread import koleo_loss
 
 __all__ = [
     "Reduction",
@@ -93,6 +94,7 @@ __all__ = [
     "hierarchical_context_loss",
     "hint_loss",
     "kl_divergence_loss",
+    "koleo_loss",
     "linear_jsd_loss",
     "masked_generative_loss",
     "moving_center",

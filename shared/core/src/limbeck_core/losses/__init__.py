@@ -44,6 +44,7 @@ from limbeck_core.losses.relations import (
     SelfAttentionRelationLoss,
     SimilarityPreservingLoss,
 )
+from limbeck_core.losses.spread import KoLeoLoss
 
 __all__ = [
     "ActivationBoundaryLoss",
@@ -69,6 +70,7 @@ __all__ = [
     "HierarchicalContextLoss",
     "HintLoss",
     "KLDivergenceLoss",
+    "KoLeoLoss",
     "LinearJSDLoss",
     "MaskedGenerativeLoss",
     "NeuronSelectivityLoss",
