@@ -233,8 +233,11 @@ class TestSinkhornAssignment:
 
     def test_scores_are_left_alone(self) -> None:
         scores = randn(3, 4)
-        F.sinkhorn_assignment(scores, epsilon=1.0)
+        expected = F.sinkhorn_assignment(scores, epsilon=1.0)
         assert torch.equal(scores, randn(3, 4))
+        found = F.sinkhorn_assignment(scores, epsilon=1.0, inplace=True)
+        assert torch.equal(found, expected)
+        assert found.data_ptr() == scores.data_ptr(), "in place is asked for by name"
 
     def test_nan_is_named(self) -> None:
         scores = randn(3, 4)

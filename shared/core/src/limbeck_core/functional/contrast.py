@@ -180,7 +180,7 @@ def moving_center(center: Tensor, teacher_logits: Tensor, *, momentum: float = 0
 
 
 @torch.no_grad()
-def sinkhorn_assignment(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+def sinkhorn_assignment(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3, inplace: bool = False) -> Tensor:
     r"""Assign samples to prototypes so that all prototypes are used alike (Sinkhorn-Knopp).
 
     Starting from :math:`Q = e^{S / \epsilon}`, each iteration scales the prototypes to equal mass, then the samples.
@@ -191,6 +191,7 @@ def sinkhorn_assignment(scores: Tensor, *, epsilon: float = 0.05, iterations: in
             prototypes' masses are summed over all of them, so every rank must call it, also one without samples.
         epsilon: Softness :math:`\epsilon > 0`, in units of the scores.
         iterations: Number of iterations, 1 or more; 3 in SwAV and DINOv2, 10 in DISCOVR.
+        inplace: Write the assignment over ``scores`` (float32 or better): no second matrix is needed.
 
     Returns:
         Assignment of each sample, shape ``(N, K)``, rows summing to 1, float32 or better, without gradient.
@@ -214,22 +215,22 @@ def sinkhorn_assignment(scores: Tensor, *, epsilon: float = 0.05, iterations: in
     check_positive(epsilon, "epsilon")
     if iterations < 1:
         raise ValueError(f"iterations must be 1 or more, got {iterations!r}")
-    logits = at_least_float32(scores) / epsilon
+    logits = at_least_float32(scores)
+    logits = logits.div_(epsilon) if inplace else logits / epsilon
     lowest = logits.new_full(logits.shape[1:], -math.inf)
-    # relative to each prototype's best sample, then to each sample's best prototype: both scalings are undone by the
-    # first iteration, and every sum of it has a term of 1
+    # relative to each prototype's best sample, then to each sample's best prototype: the first iteration undoes both,
+    # and every sum below has a term of 1
     logits -= all_max(logits.amax(0) if len(logits) else lowest)
-    best = logits.amax(1, keepdim=True)
-    assignment = (logits - best).exp_()
-    mass = all_sum(best.exp().squeeze(1) @ assignment)
+    best = logits.amax(1)
+    assignment = logits.sub_(best.unsqueeze(1)).exp_()
+    # an iteration reads the matrix twice and writes nothing: its scalings are vectors, applied at the end
+    of_prototypes = all_sum(best.exp() @ assignment).reciprocal_()
+    of_samples = (assignment @ of_prototypes).reciprocal_()
     for _ in range(iterations - 1):
-        assignment /= mass
-        assignment /= assignment.sum(1, keepdim=True)
-        mass = all_sum(assignment.sum(0))
-    assignment /= mass
-    assignment /= assignment.sum(1, keepdim=True)
-    check_finite(assignment, scores=scores)
-    return assignment
+        of_prototypes = all_sum(of_samples @ assignment).reciprocal_()
+        of_samples = (assignment @ of_prototypes).reciprocal_()
+    check_finite(of_samples, scores=scores)
+    return assignment.mul_(of_prototypes).mul_(of_samples.unsqueeze(1))
 
 
 def contrastive_representation_loss(
