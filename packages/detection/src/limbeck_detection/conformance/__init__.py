@@ -1,8 +1,8 @@
-"""Hold D-FINE against golden vectors of its reference implementation: the entry point of ``limbeck conform``."""
+"""Hold D-FINE and PointDistiller against golden vectors of their references: the entry point of ``limbeck conform``."""
 
 from __future__ import annotations
 
 from limbeck_core.conformance.harness import Adapter
-from limbeck_detection.conformance import criterion, model
+from limbeck_detection.conformance import criterion, model, pointdistiller
 
-ADAPTERS: dict[str, Adapter] = {**criterion.ADAPTERS, **model.ADAPTERS}
+ADAPTERS: dict[str, Adapter] = {**criterion.ADAPTERS, **model.ADAPTERS, **pointdistiller.ADAPTERS}
