@@ -6,6 +6,7 @@ are in metres, yaw in radians, counter-clockwise from x; ``l`` lies along the he
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -194,7 +195,7 @@ def rotated_nms(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
         raise ShapeError(f"{len(boxes)} boxes need as many scores, got shape {tuple(scores.shape)}")
     order = scores.argsort(descending=True, stable=True)
     covers = (bev_iou(boxes[order], boxes[order]) > overlap).cpu().numpy()
-    dropped = covers[0] & False if len(order) else covers
+    dropped = np.zeros(len(order), dtype=np.bool_)
     kept = []
     for index in range(len(order)):
         if not dropped[index]:

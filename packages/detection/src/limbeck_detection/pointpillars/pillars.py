@@ -113,9 +113,14 @@ def voxelize(points: Sequence[Tensor], grid: PillarGrid, *, training: bool = Fal
     """
     _check_points(points)
     most = grid.max_pillars[0 if training else 1]
-    parts = [_voxelize_scene(scene, index, grid, most) for index, scene in enumerate(points)]
-    stacked, counts, coords = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Pillars(stacked, counts, coords, len(points))
+    scenes = [_sort_scene(scene, index, grid, most) for index, scene in enumerate(points)]
+    counts, coords = (torch.cat([scene[part] for scene in scenes]) for part in (2, 3))
+    stacked = points[0].new_zeros(len(counts) * grid.max_points, points[0].shape[1])
+    start = 0
+    for kept, slots, count, _ in scenes:
+        stacked[slots + start * grid.max_points] = kept
+        start += len(count)
+    return Pillars(stacked.view(len(counts), grid.max_points, stacked.shape[1]), counts, coords, len(points))
 
 
 def _check_points(points: Sequence[Tensor]) -> None:
@@ -134,7 +139,8 @@ def _check_points(points: Sequence[Tensor]) -> None:
             )
 
 
-def _voxelize_scene(points: Tensor, scene: int, grid: PillarGrid, most: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sort_scene(points: Tensor, scene: int, grid: PillarGrid, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The points that are kept and the slot of each, and number of points and coordinates of the pillars."""
     low, high = (points.new_tensor(part) for part in (grid.point_range[:3], grid.point_range[3:]))
     cells = torch.floor((points[:, :3] - low) / points.new_tensor(grid.pillar_size))
     # a comparison with NaN is false; the bounds are compared as well, since the quotient may round to a neighbour
@@ -155,17 +161,12 @@ def _voxelize_scene(points: Tensor, scene: int, grid: PillarGrid, most: int) -> 
     number[by_first_point] = torch.arange(len(begin), device=key.device)
     place = number[pillar]
     taken = ((rank < grid.max_points) & (place < most)).nonzero().flatten()
-    place, rank, order = place[taken], rank[taken], order[taken]
+    place = place[taken]
+    slots = place * grid.max_points + rank[taken]
     count = min(len(begin), most)
-    stacked = points.new_zeros(count * grid.max_points, points.shape[1])
-    stacked[place * grid.max_points + rank] = points.index_select(0, order)
     chosen = key[begin[by_first_point[:count]]].long()
     coords = torch.stack([torch.full_like(chosen, scene), torch.zeros_like(chosen), chosen // width, chosen % width], 1)
-    return (
-        stacked.view(count, grid.max_points, points.shape[1]),
-        torch.bincount(place, minlength=count),
-        coords,
-    )
+    return points.index_select(0, order[taken]), slots, torch.bincount(place, minlength=count), coords
 
 
 def scatter(features: Tensor, coords: Tensor, *, batch_size: int, map_size: tuple[int, int]) -> Tensor:
