@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
 from limbeck_core.checks import check_between, check_ndim, check_positive
-from limbeck_core.errors import ShapeError
+from limbeck_core.errors import NonFiniteError, ShapeError
 
 _VISIBLE = 0.5
 
@@ -88,13 +88,9 @@ class SimCC:
 
         Raises:
             ShapeError: if the shapes are others.
+            NonFiniteError: if a labelled key point is NaN or infinite.
         """
-        check_ndim(keypoints, "keypoints", "(N, K, 2)", at_least=3, at_most=3)
-        if keypoints.shape[-1] != 2 or visible.shape != keypoints.shape[:2]:
-            raise ShapeError(
-                f"keypoints and visible must have shapes (N, K, 2) and (N, K), got {tuple(keypoints.shape)} and "
-                f"{tuple(visible.shape)}"
-            )
+        keypoints = check_keypoints(keypoints, visible)
         weight = (visible > _VISIBLE).to(keypoints.dtype)
         # torch rounds halves to even, as the reference does
         centres = (keypoints * self.bins_per_pixel).round()
@@ -145,6 +141,34 @@ class SimCC:
             positions = positions + torch.stack(offsets, -1)
         positions = torch.where((scores > 0).unsqueeze(-1), positions, torch.full_like(positions, -1.0))
         return positions / self.bins_per_pixel, scores
+
+
+def check_keypoints(keypoints: Tensor, visible: Tensor) -> Tensor:
+    """Return key points with zeros where nothing is labelled, whatever stood there.
+
+    Args:
+        keypoints: ``(N, K, 2)``.
+        visible: Above 0.5 where labelled, ``(N, K)``.
+
+    Raises:
+        ShapeError: if the shapes are others.
+        NonFiniteError: if a labelled key point is NaN or infinite.
+    """
+    check_ndim(keypoints, "keypoints", "(N, K, 2)", at_least=3, at_most=3)
+    if keypoints.shape[-1] != 2 or visible.shape != keypoints.shape[:2]:
+        raise ShapeError(
+            f"keypoints and visible must have shapes (N, K, 2) and (N, K), got {tuple(keypoints.shape)} and "
+            f"{tuple(visible.shape)}"
+        )
+    finite = torch.isfinite(keypoints).all(-1)
+    wrong = (~finite & (visible > _VISIBLE)).nonzero()
+    if len(wrong):
+        person, point = wrong[0].tolist()
+        raise NonFiniteError(
+            f"key point {point} of person {person} is labelled and lies at {keypoints[person, point].tolist()}: mend "
+            "the annotation, or give it visibility 0"
+        )
+    return torch.where(finite.unsqueeze(-1), keypoints, torch.zeros_like(keypoints))
 
 
 def _parabola(scores: Tensor, at: Tensor, sigma: float) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from limbeck_core.build import build
 from limbeck_core.errors import DataError
 from limbeck_pose.data.augmentation import Augmentation
 from limbeck_pose.data.crops import Array, Crop
+from limbeck_pose.heatmap import Heatmap
 from limbeck_pose.keypoints import WHOLE_BODY, Layout
 from limbeck_pose.simcc import SimCC
 
@@ -77,7 +79,7 @@ def triples_of(annotation: Mapping[str, Any], layout: Layout = WHOLE_BODY) -> Ar
     Whole bodies may come in five lists, as in COCO-WholeBody, or in one list of 133 triples, as others write UBody.
 
     Raises:
-        DataError: if a list is missing or has another length.
+        DataError: if a list is missing or has another length, or a number is NaN or infinite.
     """
     triples = annotation.get("keypoints")
     if layout.count == WHOLE_BODY.count and triples is not None and len(triples) == 3 * PARTS[0][1]:
@@ -95,14 +97,22 @@ def triples_of(annotation: Mapping[str, Any], layout: Layout = WHOLE_BODY) -> Ar
             f"annotation {annotation.get('id')} must have {layout.count} key points (x, y, v), got "
             f"{0 if triples is None else len(triples) / 3:g}: give the data set the layout of its file"
         )
-    return np.asarray(triples, dtype=np.float64).reshape(-1, 3)
+    table: Array = np.asarray(triples, dtype=np.float64).reshape(-1, 3)
+    wrong = np.flatnonzero(~np.isfinite(table).all(1))
+    if wrong.size:
+        raise DataError(
+            f"annotation {annotation.get('id')}: key point {wrong[0]} of {layout.count} is {table[wrong[0]].tolist()}, "
+            f"and {wrong.size} in all are NaN or infinite: mend the file, or give points that nobody knows zeros"
+        )
+    return table
 
 
 class People(Dataset[dict[str, Any]]):
-    """Crops of people for a SimCC head.
+    """Crops of people for a SimCC or a heatmap head.
 
-    An item has ``inputs``, the crop as RGB bytes ``(3, H, W)``; ``targets``, labels along x ``(K, bins)``, along y, and
-    weights ``(K,)``, as :class:`~limbeck_pose.simcc.SimCCTargets`; and ``person``, what an evaluator needs to carry key
+    An item has ``inputs``, the crop as RGB bytes ``(3, H, W)``; ``targets``, what the codec encodes: labels along x
+    ``(K, bins)``, along y, and weights ``(K,)``, as :class:`~limbeck_pose.simcc.SimCCTargets`, or heatmaps and weights,
+    as :class:`~limbeck_pose.heatmap.HeatmapTargets`; and ``person``, what an evaluator needs to carry key
     points back to the image: ``image_id``, ``matrix`` ``(2, 3)``, ``score`` and ``area`` of the box, the true
     ``points`` ``(K, 2)`` in the image and which of them are ``visible`` ``(K,)``, and the path of the annotation file.
 
@@ -132,7 +142,7 @@ class People(Dataset[dict[str, Any]]):
         *,
         images: str | Path | Sequence[str | Path],
         root: str | Path = "",
-        codec: SimCC | Mapping[str, Any],
+        codec: SimCC | Heatmap | Mapping[str, Any],
         layout: Layout = WHOLE_BODY,
         augmentation: Augmentation | Mapping[str, Any] | None = None,
         fine: Augmentation | Mapping[str, Any] | None = None,
@@ -142,7 +152,7 @@ class People(Dataset[dict[str, Any]]):
         least_score: float = 0.0,
     ) -> None:
         self.layout = layout
-        self.codec: SimCC = build(codec) if isinstance(codec, Mapping) else codec
+        self.codec: SimCC | Heatmap = build(codec) if isinstance(codec, Mapping) else codec
         self.augmentation, self.fine = (
             build(given) if isinstance(given, Mapping) else given for given in (augmentation, fine)
         )
@@ -199,7 +209,7 @@ class People(Dataset[dict[str, Any]]):
         area = float(person.box[2] * person.box[3])
         return {
             "inputs": torch.from_numpy(np.ascontiguousarray(cut.transpose(2, 0, 1))),
-            "targets": [encoded.x[0], encoded.y[0], encoded.weight[0]],
+            "targets": [getattr(encoded, field.name)[0] for field in fields(encoded)],
             "person": {
                 "image_id": person.image_id,
                 "matrix": torch.from_numpy(crop.matrix),
@@ -223,6 +233,8 @@ def read_people(
 ) -> list[Person]:
     """Return the people of an annotation file, in its order, without crowds and people without a box or key point.
 
+    People whose box has no part inside the image are left out as well, with a warning.
+
     Args:
         path: The annotation file.
         images: Folder of the images.
@@ -237,33 +249,73 @@ def read_people(
     content = read_json(path)
     if not isinstance(content, Mapping) or not {"images", "annotations"} <= content.keys():
         raise DataError(f"{path} must have 'images' and 'annotations', as COCO's annotation files do")
-    files = {entry["id"]: images / entry["file_name"] for entry in content["images"][::every]}
-    if boxes is not None:
-        return [
-            Person(
-                box["image_id"],
-                files[box["image_id"]],
-                np.asarray(box["bbox"], dtype=np.float64),
-                np.zeros((layout.count, 2)),
-                np.zeros(layout.count),
-                path,
-                float(box["score"]),
-            )
-            for box in read_json(boxes)
-            if box["image_id"] in files
-            and box["score"] >= least_score
-            and box.get("category_id", 1) == 1
-            and min(box["bbox"][2:]) > 0
-        ]
+    entries = {entry["id"]: entry for entry in content["images"][::every]}
+    files = {number: images / entry["file_name"] for number, entry in entries.items()}
+    outside: list[str] = []
     people = []
+    if boxes is not None:
+        for row, found in enumerate(_detections(boxes)):
+            number = found["image_id"]
+            if number not in files or found["score"] < least_score or found.get("category_id", 1) != 1:
+                continue
+            box = _box(found["bbox"], f"detection {row} of {boxes}")
+            if min(box[2:]) <= 0:
+                continue
+            if _is_outside(box, entries[number]):
+                outside.append(f"detection {row} of image {number}, {box.tolist()}")
+                continue
+            nowhere = np.zeros((layout.count, 2))
+            score = float(found["score"])
+            people.append(Person(number, files[number], box, nowhere, np.zeros(layout.count), path, score))
+        _tell_outside(outside, boxes)
+        return people
     for annotation in content["annotations"]:
-        if annotation["image_id"] not in files or annotation.get("iscrowd", 0) or min(annotation["bbox"][2:]) <= 0:
+        number = annotation["image_id"]
+        if number not in files or annotation.get("iscrowd", 0):
+            continue
+        box = _box(annotation["bbox"], f"annotation {annotation.get('id')} of {path}")
+        if min(box[2:]) <= 0:
             continue
         points, visible = keypoints_of(annotation, layout)
-        if visible.any():
-            box = np.asarray(annotation["bbox"], dtype=np.float64)
-            people.append(Person(annotation["image_id"], files[annotation["image_id"]], box, points, visible, path))
+        if not visible.any():
+            continue
+        if _is_outside(box, entries[number]):
+            outside.append(f"annotation {annotation.get('id')} of image {number}, {box.tolist()}")
+            continue
+        people.append(Person(number, files[number], box, points, visible, path))
+    _tell_outside(outside, path)
     return people
+
+
+def _detections(path: Path) -> list[Any]:
+    found = read_json(path)
+    if not isinstance(found, list) or any(not {"image_id", "bbox", "score"} <= box.keys() for box in found):
+        raise DataError(f"{path} must be a list of boxes with image_id, bbox (x, y, width, height) and score")
+    return found
+
+
+def _box(values: Any, where: str) -> Array:
+    box: Array = np.asarray(values, dtype=np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        raise DataError(f"{where} must have a box of four finite numbers (x, y, width, height), got {values}")
+    return box
+
+
+def _is_outside(box: Array, entry: Mapping[str, Any]) -> bool:
+    """Whether no part of a box lies inside of its image, whose size the file may leave out."""
+    x, y, width, height = box
+    return bool(
+        x + width <= 0 or y + height <= 0 or x >= entry.get("width", np.inf) or y >= entry.get("height", np.inf)
+    )
+
+
+def _tell_outside(outside: list[str], path: Path) -> None:
+    if outside:
+        warnings.warn(
+            f"{len(outside)} of the people of {path} are left out, since no part of their box lies inside of the "
+            f"image; the first is {outside[0]}",
+            stacklevel=2,
+        )
 
 
 def read_image(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,4 +1,4 @@
-"""UBody as it is downloaded, turned into what DWPose trains on: annotations in the layout of COCO-WholeBody, and frames.
+"""UBody as it is downloaded, turned into what DWPose trains on: annotations in COCO-WholeBody's layout, and frames.
 
     python -m limbeck_pose.data.ubody DATA/UBody --frames --every 10
 

@@ -185,6 +185,11 @@ class SimCCDivergenceLoss(nn.Module):
 
 def _check(first: Tensor, second: Tensor, first_name: str, second_name: str, sharpness: float, reduction: str) -> None:
     check_ndim(first, first_name, "(N, K, bins)", at_least=3, at_most=3)
+    if second.ndim == 3 and first.shape[0] == second.shape[0] and first.shape[1] != second.shape[1]:
+        raise ShapeError(
+            f"{first_name} are of {first.shape[1]} key points, {second_name} of {second.shape[1]}: give models, data "
+            "set and codec one layout, such as keypoints=... of the model and layout=... of the data set"
+        )
     hint = "teacher and student need one input size and one number of bins a pixel"
     check_same_shape(first, second, first_name, second_name, hint)
     check_positive(sharpness, "sharpness")

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from limbeck_core.build import build
 from limbeck_core.checks import check_positive
-from limbeck_core.errors import DataError
+from limbeck_core.errors import DataError, ShapeError
 from limbeck_pose.data.people import read_json
 from limbeck_pose.evaluation.coco import average_precision
 from limbeck_pose.evaluation.similarity import instance_score, keep_one_of_each
+from limbeck_pose.heatmap import Heatmap
 from limbeck_pose.keypoints import WHOLE_BODY, Layout
 from limbeck_pose.simcc import SimCC
 
@@ -40,7 +41,7 @@ class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
 
     def __init__(
         self,
-        codec: SimCC | Mapping[str, Any],
+        codec: SimCC | Heatmap | Mapping[str, Any],
         *,
         layout: Layout = WHOLE_BODY,
         results: str | Path | None = None,
@@ -48,7 +49,7 @@ class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.codec: SimCC = build(codec) if isinstance(codec, Mapping) else codec
+        self.codec: SimCC | Heatmap = build(codec) if isinstance(codec, Mapping) else codec
         self.layout = layout
         self.file = None if results is None else Path(results)
 
@@ -57,17 +58,16 @@ class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
 
         Args:
             data_batch: The batch with its ``person``, as :class:`~limbeck_pose.data.People` gives it.
-            data_samples: Scores along x and y, ``(N, K, bins)`` each.
+            data_samples: Scores along x and y, ``(N, K, bins)`` each; of a heatmap head ``(N, K, H, W)``, or N rows.
 
         Raises:
             DataError: if the batch has no people.
-            ShapeError: if the scores are of another codec.
+            ShapeError: if the scores are of another codec, or the model has another number of key points than the
+                layout.
         """
-        if "person" not in data_batch:
-            raise DataError(f"evaluation needs 'person' in the batch, it has {', '.join(data_batch)}")
-        x, y = (scores.detach().float().cpu() for scores in data_samples)
-        points, scores = self.codec.decode(x, y)
-        person = data_batch["person"]
+        person = _people_of(data_batch)
+        points, scores = decode_output(self.codec, data_samples)
+        _check_count(points.shape[1], self.layout.count, "the evaluator's layout")
         for number in range(len(points)):
             back = _undo(points[number], person["matrix"][number])
             self.results.append(
@@ -136,7 +136,7 @@ class CorrectKeypoints(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
 
     def __init__(
         self,
-        codec: SimCC | Mapping[str, Any],
+        codec: SimCC | Heatmap | Mapping[str, Any],
         *,
         pixels: float,
         groups: Mapping[str, Sequence[int]] | None = None,
@@ -145,17 +145,17 @@ class CorrectKeypoints(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         check_positive(pixels, "pixels")
-        self.codec: SimCC = build(codec) if isinstance(codec, Mapping) else codec
+        self.codec: SimCC | Heatmap = build(codec) if isinstance(codec, Mapping) else codec
         self.pixels = pixels
         self.groups = {name: list(points) for name, points in (groups or {}).items()}
         self.per_sample: dict[str, list[float]] = {}
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Tensor]) -> None:
         """Take one batch; as :meth:`KeypointAP.process`."""
-        if "person" not in data_batch:
-            raise DataError(f"evaluation needs 'person' in the batch, it has {', '.join(data_batch)}")
-        points, _ = self.codec.decode(*(scores.detach().float().cpu() for scores in data_samples))
-        person = data_batch["person"]
+        person = _people_of(data_batch)
+        points, _ = decode_output(self.codec, data_samples)
+        if len(points):
+            _check_count(points.shape[1], len(person["points"][0]), "the data set")
         for number in range(len(points)):
             off = (
                 _undo(points[number], person["matrix"][number])
@@ -180,6 +180,41 @@ class CorrectKeypoints(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
             if hits.size:
                 figures[name] = 100.0 * float(hits.mean())
         return figures
+
+
+def decode_output(codec: SimCC | Heatmap, output: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return key points ``(N, K, 2)`` in pixels of the crop and scores ``(N, K)`` of what a model gives, on the CPU.
+
+    Args:
+        codec: The codec of the head.
+        output: Scores along x and y; or heatmaps, together or one a person.
+
+    Raises:
+        ShapeError: if the output is of another codec.
+    """
+    if isinstance(codec, Heatmap):
+        heatmaps = output if isinstance(output, Tensor) else torch.stack(list(output))
+        return codec.decode(heatmaps.detach().float().cpu())
+    if isinstance(output, Tensor) or len(output) != 2:
+        raise ShapeError(
+            "a SimCC codec reads two tensors, scores along x and along y; for a heatmap head give the Heatmap codec"
+        )
+    x, y = (scores.detach().float().cpu() for scores in output)
+    return codec.decode(x, y)
+
+
+def _people_of(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "person" not in batch:
+        raise DataError(f"evaluation needs 'person' in the batch, it has {', '.join(batch)}")
+    people: Mapping[str, Any] = batch["person"]
+    return people
+
+
+def _check_count(model: int, other: int, whose: str) -> None:
+    if model != other:
+        raise ShapeError(
+            f"the model has {model} key points, {whose} has {other}: give model, data set and evaluator one layout"
+        )
 
 
 def _undo(points: Tensor, matrix: Any) -> Any:
