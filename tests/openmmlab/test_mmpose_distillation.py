@@ -17,7 +17,7 @@ from limbeck_core.mmcv_operators import use_mmcv
 from limbeck_pose.calls import FlipTest
 from limbeck_pose.data import People
 from limbeck_pose.dwpose import SimCCDivergenceLoss
-from limbeck_pose.evaluation import CorrectKeypoints
+from limbeck_pose.evaluation import CorrectKeypoints, correct_keypoints, mean_error
 from limbeck_pose.heatmap import AxisScores, Heatmap
 from limbeck_pose.keypoints import BODY, WHOLE_BODY
 from limbeck_pose.mmpose_models import MMPoseCall
@@ -29,6 +29,7 @@ use_mmcv()
 
 import mmpose  # noqa: E402  after the stand-in: importing its models imports mmcv.ops
 from mmpose.codecs import MSRAHeatmap  # noqa: E402
+from mmpose.evaluation.functional import keypoint_nme, keypoint_pck_accuracy  # noqa: E402
 from mmpose.models.utils.tta import flip_heatmaps, flip_vectors  # noqa: E402
 
 CONFIGS = Path(mmpose.__file__).parent / ".mim" / "configs"
@@ -143,3 +144,19 @@ def test_the_flip_test_is_mmposes_where_it_is_not_aligned() -> None:
         ours = FlipTest(BODY, aligned=aligned).predict(model, {"inputs": torch.zeros(2, 3, 4, 4)}, "inputs")
         theirs = flip_heatmaps(maps[1].clone(), flip_indices=BODY.mirrored, shift_heatmap=aligned)
         torch.testing.assert_close(ours, (maps[0] + theirs) * 0.5)
+
+
+def test_pck_and_nme_as_mmpose_counts_them() -> None:
+    random = np.random.default_rng(0)
+    truth = random.uniform(0, 100, (6, 17, 2))
+    found = truth + random.normal(0, 5, truth.shape)
+    visible = random.random((6, 17)) < 0.7
+    sizes = random.uniform(60, 120, 6)
+    both = np.stack([sizes, sizes], 1)
+    _, share, _ = keypoint_pck_accuracy(found, truth, visible, 0.05, both)
+    # mmpose averages over key points, which have different numbers of labels
+    ours, each = correct_keypoints(found, truth, visible.astype(float), sizes)
+    assert np.nanmean(each) == pytest.approx(share)
+    assert 0.1 < ours < 0.9
+    theirs = keypoint_nme(found, truth, visible, both)
+    assert mean_error(found, truth, visible.astype(float), sizes)["all"] == pytest.approx(theirs)

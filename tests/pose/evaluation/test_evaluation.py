@@ -22,6 +22,7 @@ from limbeck_pose.evaluation import (
     instance_score,
     keep_one_of_each,
     mean_error,
+    nearness,
     similarity,
     table,
     write_picture,
@@ -116,6 +117,28 @@ def test_hands_are_averaged_and_unlabelled_parts_have_no_figure() -> None:
     assert text.splitlines()[2].split()[1:] == ["-"] * 4
 
 
+def test_pck_and_nme_pair_each_person_with_the_nearest() -> None:
+    truth = truth_of(17)  # two people an image, boxes of 200 pixels
+    found = found_of(truth)
+    figures = nearness(truth, found[::-1], BODY)
+    assert figures == {"found": 100.0, "body/PCK": 100.0, "body/NME": 0.0}
+    near = [dict(person) for person in found]
+    near[0]["keypoints"] = [value + 8 * (place % 3 == 0) for place, value in enumerate(near[0]["keypoints"])]
+    near[1]["keypoints"] = [value + 12 * (place % 3 == 1) for place, value in enumerate(near[1]["keypoints"])]
+    figures = nearness(truth, near, BODY)
+    assert figures["body/PCK"] == pytest.approx(100 * 5 / 6), "8 pixels are within 10, 12 are not"
+    assert figures["body/NME"] == pytest.approx((4 + 6) / 6)
+    one = nearness(truth, found[:1], BODY)
+    assert one["found"] == one["body/PCK"] == pytest.approx(100 / 6)
+    assert one["body/NME"] == 0.0
+    assert nearness(truth, [], BODY) == {"found": 0.0, "body/PCK": 0.0, "body/NME": None}
+    assert nearness({**truth, "annotations": []}, [], BODY)["body/PCK"] is None
+    far = [{**found[0], "keypoints": [value + 1e4 for value in found[0]["keypoints"]]}]
+    assert nearness(truth, far, BODY)["found"] == pytest.approx(100 / 6)
+    with pytest.raises(ValueError, match="threshold must be"):
+        nearness(truth, found, BODY, threshold=0.0)
+
+
 def test_results_that_do_not_fit_are_told(tmp_path: Path) -> None:
     truth = truth_of(17)
     with pytest.raises(DataError, match="result 0 lacks score: it needs image_id, keypoints, score"):
@@ -124,6 +147,9 @@ def test_results_that_do_not_fit_are_told(tmp_path: Path) -> None:
         average_precision(truth, [{"image_id": 99, "keypoints": [], "score": 1}], BODY)
     with pytest.raises(DataError, match=r"annotation of result 0 must have 17 key points \(x, y, v\), got 1"):
         average_precision(truth, [{"image_id": 0, "keypoints": [1, 2, 3], "score": 1}], BODY)
+    nan = [{"image_id": 0, "keypoints": [1.0, 2.0, 1.0] * 16 + [float("nan"), 2.0, 1.0], "score": 1}]
+    with pytest.raises(DataError, match=r"of result 0: key point 16 of 17 is \[nan, 2.0, 1.0\]"):
+        average_precision(truth, nan, BODY)
     (tmp_path / "found.json").write_text("{}")
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     with pytest.raises(DataError, match="must hold a list of people, it holds a dict"):
@@ -147,7 +173,10 @@ def test_the_evaluator_of_a_run_carries_points_back(tmp_path: Path) -> None:
     metric.process(batch, scores)
     figures = metric.evaluate(size=4)
     assert figures["chain/AP"] == pytest.approx(100.0)
-    assert evaluate(tmp_path / "out" / "found.json", tmp_path / "val.json", CHAIN)["chain/AP"] == pytest.approx(100.0)
+    assert evaluate(tmp_path / "out" / "found.json", tmp_path / "val.json", CHAIN) == figures
+    assert figures["chain/PCK"] == 100.0
+    with pytest.raises(ShapeError, match="the model has 133 key points, the evaluator's layout has 10"):
+        metric.process(batch, [torch.zeros(4, 133, 128)] * 2)
     with pytest.raises(DataError, match="evaluation needs 'person' in the batch, it has inputs"):
         metric.process({"inputs": None}, scores)
 

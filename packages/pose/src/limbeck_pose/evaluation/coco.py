@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from limbeck_core.errors import DataError
-from limbeck_pose.data.people import keypoints_of, read_json
+from limbeck_pose.data.people import keypoints_of
 from limbeck_pose.keypoints import WHOLE_BODY, Layout
 
 WHOLE = "whole"
@@ -41,8 +40,7 @@ def average_precision(
             lack.
     """
     truth = [(annotation, *_truth(annotation, layout)) for annotation in annotations["annotations"]]
-    images = {image["id"] for image in annotations["images"]}
-    people = [(result, _points(result, number, images, layout)) for number, result in enumerate(results)]
+    people = list(zip(results, points_of_results(annotations, results, layout), strict=True))
     figures: dict[str, float | None] = {}
     parts: dict[str, range] = {**layout.parts, **({WHOLE: range(layout.count)} if len(layout.parts) > 1 else {})}
     for part, points in parts.items():
@@ -61,6 +59,18 @@ def _truth(annotation: Mapping[str, Any], layout: Layout) -> tuple[Any, Any]:
     if annotation.get("iscrowd", 0) and "keypoints" not in annotation:
         return np.zeros((layout.count, 2)), np.zeros(layout.count)
     return keypoints_of(annotation, layout)
+
+
+def points_of_results(
+    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], layout: Layout = WHOLE_BODY
+) -> list[Any]:
+    """Return the key points ``(K, 2)`` of each result, whose images the annotations must have.
+
+    Raises:
+        DataError: as :func:`average_precision`.
+    """
+    images = {image["id"] for image in annotations["images"]}
+    return [_points(result, number, images, layout) for number, result in enumerate(results)]
 
 
 def _points(result: Mapping[str, Any], number: int, images: set[Any], layout: Layout) -> Any:
@@ -118,28 +128,12 @@ def _judge(
     return {name: None if stats[theirs] < 0 else 100.0 * float(stats[theirs]) for name, theirs in _NAMES.items()}
 
 
-def evaluate(results: str | Path, annotations: str | Path, layout: Layout = WHOLE_BODY) -> dict[str, float | None]:
-    """Judge a file of results against a file of annotations; see :func:`average_precision`.
-
-    Args:
-        results: JSON list in COCO's or COCO-WholeBody's result format.
-        annotations: Annotation file of the same images.
-        layout: Which key points these are.
-
-    Raises:
-        DataError: if a file is missing, damaged or does not fit.
-    """
-    found = read_json(Path(results))
-    if not isinstance(found, list):
-        raise DataError(f"{results} must hold a list of people, it holds a {type(found).__name__}")
-    return average_precision(read_json(Path(annotations)), found, layout)
-
-
 def table(figures: Mapping[str, float | None]) -> str:
-    """Return the figures as text, one row a part."""
-    parts = list(dict.fromkeys(name.partition("/")[0] for name in figures))
-    lines = [f"{'part':<12}" + "".join(f"{name:>8}" for name in _NAMES)]
+    """Return the figures as text, one row a part, one column a measure."""
+    parts = list(dict.fromkeys(name.partition("/")[0] for name in figures if "/" in name))
+    measures = list(dict.fromkeys(name.partition("/")[2] for name in figures if "/" in name))
+    lines = [f"{'part':<12}" + "".join(f"{name:>8}" for name in measures)]
     for part in parts:
-        cells = [figures[f"{part}/{name}"] for name in _NAMES]
+        cells = [figures.get(f"{part}/{name}") for name in measures]
         lines.append(f"{part:<12}" + "".join(f"{'-' if cell is None else f'{cell:.1f}':>8}" for cell in cells))
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from limbeck_core.checks import check_positive
 from limbeck_core.errors import DataError, ShapeError
 from limbeck_pose.data.people import read_json
 from limbeck_pose.evaluation.coco import average_precision
+from limbeck_pose.evaluation.nearness import nearness
 from limbeck_pose.evaluation.similarity import instance_score, keep_one_of_each
 from limbeck_pose.heatmap import Heatmap
 from limbeck_pose.keypoints import WHOLE_BODY, Layout
@@ -24,9 +25,10 @@ from limbeck_pose.simcc import SimCC
 
 
 class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
-    """Average precision of key points in MMEngine's evaluator.
+    """Average precision, PCK and NME of key points in MMEngine's evaluator.
 
-    Keys are those of :func:`~limbeck_pose.evaluation.coco.average_precision`. The truth is read from the annotation
+    Keys are those of :func:`~limbeck_pose.evaluation.coco.average_precision` and of
+    :func:`~limbeck_pose.evaluation.nearness.nearness`. The truth is read from the annotation
     file that the people of the batches come from.
 
     Args:
@@ -111,7 +113,8 @@ class KeypointAP(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.file.write_text(json.dumps(found), encoding="utf-8")
-        figures = average_precision(read_json(Path(files[0])), found, self.layout)
+        truth = read_json(Path(files[0]))
+        figures = {**average_precision(truth, found, self.layout), **nearness(truth, found, self.layout)}
         return {name: value for name, value in figures.items() if value is not None}
 
 
