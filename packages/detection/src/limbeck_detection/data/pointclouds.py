@@ -72,8 +72,8 @@ def _read_bin(path: Path, features: int) -> npt.NDArray[np.float32]:
     whole = 4 * features
     if len(content) % whole:
         raise DataError(
-            f"{path} has {len(content)} bytes, which is no multiple of {whole} ({features} float32 numbers a point): it is "
-            "truncated, or holds other numbers of features; copy it again, or say features=..."
+            f"{path} has {len(content)} bytes, which is no multiple of {whole} ({features} float32 numbers a point): "
+            "it is truncated, or holds other numbers of features; copy it again, or say features=..."
         )
     return np.frombuffer(content, dtype="<f4").reshape(-1, features).astype(np.float32)
 

@@ -1,19 +1,28 @@
-"""COCO's average precision, from files and in runs, and pictures of boxes."""
+"""Average precision of COCO and of KITTI, from files and in runs, and pictures of boxes."""
 
 from __future__ import annotations
 
+from limbeck_detection.evaluation.bev_pictures import draw_scenes
 from limbeck_detection.evaluation.checkpoint import Judged, evaluate_checkpoint, judge_checkpoint
 from limbeck_detection.evaluation.coco import average_precision, evaluate, table
+from limbeck_detection.evaluation.kitti import evaluate_kitti, evaluate_kitti_folders, kitti_table
+from limbeck_detection.evaluation.kitti_metric import KittiMetric, detections_to_objects
 from limbeck_detection.evaluation.metric import CocoMetric
 from limbeck_detection.evaluation.pictures import draw_detections
 
 __all__ = [
     "CocoMetric",
     "Judged",
+    "KittiMetric",
     "average_precision",
+    "detections_to_objects",
     "draw_detections",
+    "draw_scenes",
     "evaluate",
     "evaluate_checkpoint",
+    "evaluate_kitti",
+    "evaluate_kitti_folders",
     "judge_checkpoint",
+    "kitti_table",
     "table",
 ]

@@ -45,7 +45,7 @@ def draw_detections(
             axis.set(xticks=[], yticks=[])
             _draw(axis, boxes, threshold)
         line[0].set_ylabel(title)
-    handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=_colour(i), linewidth=2) for i in range(len(classes))]
+    handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour_of(i), linewidth=2) for i in range(len(classes))]
     figure.legend(handles, list(classes), loc="outside lower center", ncols=len(classes), frameon=False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,12 +60,13 @@ def _draw(axis: Any, boxes: Mapping[str, Tensor], threshold: float) -> None:
         if score is not None and score < threshold:
             continue
         left, top, right, bottom = box
-        colour = _colour(int(label))
+        colour = colour_of(int(label))
         axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.8))
         if score is not None:
             style = {"facecolor": colour, "edgecolor": "none", "pad": 0.6}
             axis.text(left, top, f"{score:.2f}", color="white", fontsize=6, va="bottom", bbox=style)
 
 
-def _colour(label: int) -> str:
+def colour_of(label: int) -> str:
+    """Colour of a label, of seven that colour-blind people tell apart as well."""
     return _COLOURS[label % len(_COLOURS)]
