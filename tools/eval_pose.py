@@ -23,9 +23,7 @@ from limbeck_core.errors import LimbeckError
 from limbeck_pose.calls import FlipTest
 from limbeck_pose.data.people import read_image, read_json, triples_of
 from limbeck_pose.evaluation import draw_people, evaluate, table, write_picture
-from limbeck_pose.keypoints import BODY, WHOLE_BODY, Layout
-
-LAYOUTS = {"whole-body": WHOLE_BODY, "body": BODY}
+from limbeck_pose.keypoints import LAYOUTS, Layout
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,7 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
             if options.save:
                 overrides["+test_evaluator.results"] = str(options.save)
             if options.flip_test:
-                overrides["+model.call"] = {"type": FlipTest, "layout": layout}
+                overrides |= {
+                    "+model.call.type": f"{FlipTest.__module__}.{FlipTest.__name__}",
+                    "+model.call.layout": options.layout,
+                }
             figures = commands.evaluate(
                 options.config, options.checkpoint, data_root=options.data_root, overrides=overrides
             )

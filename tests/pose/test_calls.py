@@ -79,7 +79,9 @@ def test_heatmaps_agree_to_a_quarter_of_a_cell() -> None:
 def test_another_layout_is_told() -> None:
     image, _ = picture()
     with pytest.raises(ShapeError, match="a layout of 133 key points, the model has 2"):
-        FlipTest().predict(Reader(SimCC((32, 64))), {"inputs": image}, "inputs")
+        FlipTest("whole-body").predict(Reader(SimCC((32, 64))), {"inputs": image}, "inputs")
+    with pytest.raises(ValueError, match="one of whole-body, body, got 'hands'"):
+        FlipTest("hands")
 
 
 def test_decoded_points_are_the_codecs() -> None:

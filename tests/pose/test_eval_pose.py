@@ -37,7 +37,9 @@ def test_files_of_anyone(main: Any, tmp_path: Path, capsys: pytest.CaptureFixtur
     words = ["--predictions", files["found"], "--annotations", files["truth"], "--layout", "body"]
     out = ["--json", str(tmp_path / "out" / "r.json"), "--images", str(tmp_path), "--pictures", str(tmp_path / "drawn")]
     assert main([*words, *out]) == 0
-    assert "body           100.0   100.0   100.0   100.0" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "body           100.0   100.0   100.0   100.0   100.0     0.0" in shown
+    assert "100.0 % of the true people have a found one" in shown
     assert json.loads((tmp_path / "out" / "r.json").read_text())["body/AP"] == pytest.approx(100)
     assert cv2.imread(str(tmp_path / "drawn" / "3.png")).max() == 255
 
@@ -49,6 +51,8 @@ def test_a_checkpoint(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[s
     words = ["--config", "pose/figures/plain", "--checkpoint", str(tmp_path / "student.pth")]
     assert main([*words, "--data-root", str(tmp_path / "figures")]) == 0
     assert "pck/never_labelled" in capsys.readouterr().out
+    assert main([*words, "--data-root", str(tmp_path / "figures"), "--flip-test"]) == 1
+    assert "a layout of 133 key points, the model has 10" in capsys.readouterr().err
 
 
 def test_what_does_not_fit(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

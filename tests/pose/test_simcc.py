@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from limbeck_core.errors import ShapeError
+from limbeck_core.errors import NonFiniteError, ShapeError
 from limbeck_pose.simcc import SimCC
 
 
@@ -67,3 +67,21 @@ def test_what_does_not_fit_is_refused() -> None:
         SimCC((64, 32), labels="sharp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="smoothing must lie between 0"):
         SimCC((64, 32), smoothing=1.5)
+
+
+def test_nan_is_told_where_it_is_labelled_and_harmless_where_not() -> None:
+    points = torch.tensor([[[1.0, 2.0], [float("nan"), 4.0]]])
+    with pytest.raises(NonFiniteError, match=r"key point 1 of person 0 is labelled and lies at \[nan, 4.0\]"):
+        SimCC((16, 16)).encode(points, torch.ones(1, 2))
+    targets = SimCC((16, 16)).encode(points, torch.tensor([[1.0, 0.0]]))
+    assert torch.isfinite(targets.x).all()
+    assert targets.weight.tolist() == [[1.0, 0.0]]
+
+
+def test_an_empty_batch_has_empty_labels_and_points() -> None:
+    codec = SimCC((16, 16))
+    targets = codec.encode(torch.zeros(0, 3, 2), torch.zeros(0, 3))
+    assert targets.x.shape == (0, 3, 32)
+    points, scores = codec.decode(targets.x, targets.y)
+    assert points.shape == (0, 3, 2)
+    assert scores.shape == (0, 3)

@@ -192,3 +192,27 @@ def test_nobody_left_and_uneven_lists(tmp_path: Path) -> None:
         People(["people.json"], images=["a", "b"], root=folder, codec=SimCC((64, 64)))
     with pytest.raises(DataError, match="finite positive width and height"):
         Crop.around(np.array([0.0, 0.0, float("nan"), 1.0]), (64, 64))
+
+
+def test_people_outside_of_their_image_are_left_out_with_a_sentence(tmp_path: Path) -> None:
+    folder = write(tmp_path, [annotation(), annotation(2, bbox=[200, 5, 20, 20])])
+    with pytest.warns(UserWarning, match=r"1 of the people of .*people.json are left out.*annotation 2 of image 7"):
+        assert len(read_people(folder / "people.json", folder / "images")) == 1
+    boxes = [{"image_id": 7, "bbox": [x, 2, 30, 40], "score": 0.9} for x in (-31, 1)]
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    with pytest.warns(UserWarning, match="detection 0 of image 7"):
+        found = read_people(folder / "people.json", folder / "images", boxes=folder / "boxes.json")
+    assert len(found) == 1
+
+
+def test_numbers_that_are_none_are_told(tmp_path: Path) -> None:
+    broken = annotation()
+    broken["foot_kpts"] = [*broken["foot_kpts"][:3], float("nan"), *broken["foot_kpts"][4:]]
+    with pytest.raises(DataError, match=r"annotation 1: key point 18 of 133 is \[nan, .*1 in all are NaN"):
+        keypoints_of(broken)
+    folder = write(tmp_path, [annotation(bbox=[1.0, 2.0, float("nan"), 4.0])])
+    with pytest.raises(DataError, match=r"annotation 1 of .* must have a box of four finite numbers"):
+        read_people(folder / "people.json", folder / "images")
+    (folder / "boxes.json").write_text(json.dumps([{"image_id": 7, "box": [1, 2, 3, 4]}]))
+    with pytest.raises(DataError, match="must be a list of boxes with image_id, bbox"):
+        read_people(folder / "people.json", folder / "images", boxes=folder / "boxes.json")

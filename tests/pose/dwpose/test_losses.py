@@ -108,3 +108,22 @@ def test_pairs_and_triples_are_asked_for() -> None:
         SimCCTaskLoss()(scores, targets[:2])
     with pytest.raises(ValueError, match="sharpness must be a finite number above 0, got 0"):
         SimCCTaskLoss(sharpness=0)
+
+
+def test_another_number_of_key_points_names_both() -> None:
+    with pytest.raises(ShapeError, match="student_scores are of 10 key points, teacher_scores of 17: give models"):
+        simcc_divergence_loss(torch.zeros(2, 10, 8), torch.zeros(2, 17, 8))
+    with pytest.raises(ShapeError, match="scores are of 10 key points, labels of 133"):
+        simcc_task_loss(torch.zeros(2, 10, 8), torch.zeros(2, 133, 8), torch.ones(2, 133))
+
+
+@pytest.mark.parametrize("loss", ["task", "divergence"])
+def test_an_empty_batch_is_a_differentiable_zero(loss: str) -> None:
+    scores = torch.zeros(0, 3, 8, requires_grad=True)
+    other = torch.zeros(0, 3, 8)
+    value = (
+        simcc_task_loss(scores, other, torch.zeros(0, 3)) if loss == "task" else simcc_divergence_loss(scores, other)
+    )
+    value.backward()
+    assert value.item() == 0
+    assert scores.grad is not None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from limbeck_core.calls import TensorCall
 from limbeck_core.checks import check_positive
 from limbeck_core.errors import MatchError, ShapeError
-from limbeck_pose.keypoints import WHOLE_BODY, Layout
+from limbeck_pose.keypoints import LAYOUTS, WHOLE_BODY, Layout
 from limbeck_pose.simcc import SimCC
 
 
@@ -22,19 +22,22 @@ class FlipTest(TensorCall):
     time of a prediction.
 
     Args:
-        layout: Which key points the model has, for its left and right partners.
+        layout: Which key points the model has, for its left and right partners; or one of the names in ``LAYOUTS``.
         bins_per_pixel: Bins a pixel of a SimCC head.
         aligned: Turn scores back onto the very pixels of the image. The reference reverses the list of scores as it
             is, which puts the mirrored ones half a pixel to the right, and mmpose's heatmaps without
             ``shift_heatmap`` by a cell; ``False`` does so too.
 
     Raises:
-        ValueError: if ``bins_per_pixel`` is not above 0.
+        ValueError: if ``bins_per_pixel`` is not above 0, or the name is unknown.
     """
 
-    def __init__(self, layout: Layout = WHOLE_BODY, *, bins_per_pixel: float = 2.0, aligned: bool = True) -> None:
+    def __init__(self, layout: Layout | str = WHOLE_BODY, *, bins_per_pixel: float = 2.0, aligned: bool = True) -> None:
         check_positive(bins_per_pixel, "bins_per_pixel")
-        self.layout, self.bins_per_pixel, self.aligned = layout, bins_per_pixel, aligned
+        if isinstance(layout, str) and layout not in LAYOUTS:
+            raise ValueError(f"layout must be a Layout or one of {', '.join(LAYOUTS)}, got {layout!r}")
+        self.layout: Layout = LAYOUTS[layout] if isinstance(layout, str) else layout
+        self.bins_per_pixel, self.aligned = bins_per_pixel, aligned
 
     def predict(self, model: nn.Module, batch: Mapping[str, Any], view: str) -> Any:
         """Return scores of the model's own kind: along x and y, or heatmaps."""
@@ -69,9 +72,10 @@ class FlipTest(TensorCall):
 
 
 class Decoded(TensorCall):
-    """Predict key points and their scores instead of a SimCC head's scores along the axes: for exported models.
+    r"""Predict key points and their scores instead of a SimCC head's scores along the axes: for exported models.
 
-        limbeck export pose/dwpose/l_m_stage1 student.pth onnx --cfg-options +model.call.type=limbeck_pose.calls.Decoded
+        limbeck export pose/dwpose/l_m_stage1 --checkpoint student.pth --format onnx \
+            --cfg-options +model.call.type=limbeck_pose.calls.Decoded
 
     Args:
         bins_per_pixel: Bins a pixel.

@@ -109,3 +109,6 @@ WHOLE_BODY = Layout(
     ),
 )
 """The 133 key points of COCO-WholeBody (Jin et al., arXiv:2007.11858): body, feet, face, hands."""
+
+LAYOUTS: Mapping[str, Layout] = {"whole-body": WHOLE_BODY, "body": BODY}
+"""Layouts by the names that a command line gives them."""

@@ -2,6 +2,7 @@
 # ROOT/UBody/{images,annotations}; ROOT is --data-root or LIMBECK_DATA.
 from limbeck_pose.data import Augmentation, People
 from limbeck_pose.evaluation import KeypointAP
+from limbeck_pose.predictor import PersonPredictor
 from limbeck_pose.simcc import SimCC
 
 codec = dict(type=SimCC, input_size=(256, 192))
@@ -54,3 +55,4 @@ val_cfg = dict()
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
+predictor = dict(type=PersonPredictor, codec=codec)

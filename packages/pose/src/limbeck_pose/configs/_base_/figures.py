@@ -6,6 +6,7 @@ from torch.optim import AdamW
 from limbeck_core.engine import EpochLoop
 from limbeck_pose.data import People
 from limbeck_pose.evaluation import CorrectKeypoints
+from limbeck_pose.predictor import PersonPredictor
 from limbeck_pose.rendered import CHAIN, LABELLED_POINTS, NEVER
 from limbeck_pose.simcc import SimCC
 
@@ -25,6 +26,7 @@ val_cfg = dict()
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
+predictor = dict(type=PersonPredictor, codec=codec, layout=CHAIN)
 train_cfg = dict(type=EpochLoop, max_epochs=12, val_interval=4)
 optim_wrapper = dict(optimizer=dict(type=AdamW, lr=3e-3, weight_decay=0.05), clip_grad=dict(max_norm=1.0))
 param_scheduler = dict(type=CosineAnnealingLR, T_max=12, eta_min=0.0, by_epoch=True, convert_to_iter_based=True)
