@@ -310,7 +310,7 @@ class TestManners:
         def interrupted(options: object) -> int:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "_show", interrupted)
+        monkeypatch.setattr(cli.verbs, "run_show", interrupted)
         assert cli.main(["show", "x"]) == 130
         assert capsys.readouterr().err == "limbeck: interrupted\n"
 
@@ -318,7 +318,7 @@ class TestManners:
         def broken(options: object) -> int:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(cli, "_show", broken)
+        monkeypatch.setattr(cli.verbs, "run_show", broken)
         with pytest.raises(ZeroDivisionError):
             cli.main(["show", "x"])
 
@@ -363,6 +363,23 @@ class TestManners:
         code += f"sys.exit(status or [m for m in {heavy!r} if m in sys.modules] or 0)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestWorkFolder:
+    def test_a_second_config_of_the_same_name_does_not_write_over_the_first(
+        self, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        other = tmp_path / "other" / config.name
+        other.parent.mkdir()
+        other.write_text(config.read_text(encoding="utf-8"), encoding="utf-8")
+        assert cli.main(["train", str(config)]) == 0
+        written = (tmp_path / "work_dirs" / config.stem / "student.pth").read_bytes()
+        assert cli.main(["train", str(other)]) == 2
+        assert f"holds the run of {config.resolve()}, which {other} would write over" in capsys.readouterr().err
+        assert (tmp_path / "work_dirs" / config.stem / "student.pth").read_bytes() == written
+        assert cli.main(["train", str(other), "--work-dir", str(tmp_path / "mine")]) == 0
+        assert cli.main(["train", str(config)]) == 0
 
 
 class TestDoctor:

@@ -9,7 +9,7 @@ import torch
 
 from limbeck_core.engine.config import load_config
 from limbeck_core.engine.quickstart import claim
-from limbeck_vision import quickstart, trials
+from limbeck_vision import quickstart, quickstart_parts
 
 
 def test_smoke_run_prints_the_table_and_writes_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +56,8 @@ def test_file_in_the_way_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_untrained_teacher_differs_from_the_trained_and_between_seeds(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     first, second = (
-        torch.load(trials.untrained_teacher(tmp_path / f"{seed}.pth", seed), weights_only=True) for seed in (0, 1)
+        torch.load(quickstart_parts.untrained_teacher(tmp_path / f"{seed}.pth", seed), weights_only=True)
+        for seed in (0, 1)
     )
     assert not torch.equal(first["fc.weight"], second["fc.weight"])
     assert torch.equal(torch.get_rng_state(), before), "drawing the control leaves the run's own numbers alone"

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from limbeck_core.cli import main
+from limbeck_core.engine import tuning
 from limbeck_core.engine.config import load_config
-from limbeck_vision import quickstart_vision, trials
-from limbeck_vision.tuning import RATE
+from limbeck_core.engine.trial import RATE, Trial
+from limbeck_vision import quickstart_parts, quickstart_vision
 
 
 def test_smoke_run_prints_the_table_and_writes_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +24,7 @@ def test_smoke_run_prints_the_table_and_writes_the_report(tmp_path: Path, capsys
     page = (tmp_path / "q" / "report.html").read_text(encoding="utf-8")
     assert page.count("<figure") == 3
     assert "40 % of the training images bear a wrong label" in page
-    assert "python -m limbeck_vision.tuning vision/digits/plain" in page
+    assert "limbeck tune vision/digits/plain" in page
     assert {"accuracy.png", "reliability.png", "risk_coverage.png"} <= {p.name for p in (tmp_path / "q").iterdir()}
 
 
@@ -52,19 +54,18 @@ def test_taught_methods_name_a_teachers_file_and_the_others_do_not() -> None:
 
 
 def test_the_search_on_the_page_is_one_that_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from limbeck_vision import tuning
-
     asked = []
 
-    def run(config: str, folder: Path, seed: int, overrides: dict[str, object], metric: object) -> tuple[str, float]:
+    def run(config: str, folder: Path, *, seed: int, overrides: dict[str, object], **_: object) -> Trial:
         asked.append((config, overrides.get(RATE), json.dumps(overrides["val_dataloader.dataset"], default=str)))
-        return "top1", 0.0
+        return Trial({"top1": [0.0]}, {}, {})
 
-    monkeypatch.setattr(tuning, "_run", run)
-    words = quickstart_vision.SEARCH.replace("\\\n", " ").split()[3:]
-    assert tuning.main([*words, "--work-dir", str(tmp_path)]) == 0
+    monkeypatch.setattr(tuning, "run_trial", run)
+    command, *words = quickstart_vision.SEARCH.replace("\\\n", " ").split()
+    assert command == "limbeck"
+    assert main([*words, "--work-dir", str(tmp_path)]) == 0
     students = {config for config, rate, _ in asked if rate is not None}
     assert students == {config for _, config, _ in quickstart_vision.METHODS}
     assert {rate for _, rate, _ in asked if rate is not None} == set(quickstart_vision.RATES)
     assert all('"held_out": true' in dataset for _, _, dataset in asked)
-    assert trials.TEACHER_CONFIG in {config for config, rate, _ in asked if rate is None}
+    assert quickstart_parts.TEACHER_CONFIG in {config for config, rate, _ in asked if rate is None}

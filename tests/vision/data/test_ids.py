@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from limbeck_core.engine import held_out_part
 from limbeck_core.engine.sampler import build_dataloader
-from limbeck_vision.data import Digits, HeldOut, LongTailed, Subset
+from limbeck_vision.data import Digits, LongTailed, Subset
 from ranks import on_ranks
 
 NESTED = {
-    "type": HeldOut,
+    "type": held_out_part,
     "dataset": {"type": LongTailed, "dataset": {"type": Digits}, "imbalance": 10},
     "count": 0.3,
     "held_out": False,
@@ -37,7 +38,7 @@ def check(batches: list[dict[str, torch.Tensor]]) -> list[int]:
 
 
 def test_ids_lead_back_to_the_whole_set() -> None:
-    part = HeldOut(LongTailed(Digits(), imbalance=10), count=0.3, held_out=False)
+    part = held_out_part(LongTailed(Digits(), imbalance=10), count=0.3, held_out=False)
     assert sorted(check(epoch())) == sorted(part.ids.tolist())
     assert check(epoch(num_workers=2)) == check(epoch()), "workers change nothing"
 
@@ -50,7 +51,7 @@ def ids_of_a_rank(rank: int) -> dict[str, torch.Tensor]:
 
 def test_ranks_share_the_ids_out(tmp_path: Path) -> None:
     ranks = [result["ids"].tolist() for result in on_ranks(tmp_path, ids_of_a_rank)]
-    everyone = HeldOut(LongTailed(Digits(), imbalance=10), count=0.3, held_out=False).ids.tolist()
+    everyone = held_out_part(LongTailed(Digits(), imbalance=10), count=0.3, held_out=False).ids.tolist()
     assert set(ranks[0]) | set(ranks[1]) == set(everyone)
     assert len(ranks[0]) == len(ranks[1])
     repeated = len(ranks[0]) + len(ranks[1]) - len(everyone)

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from limbeck_core.engine import held_out_part
 from limbeck_core.errors import ConfigError, DataError, ShapeError, TargetError
 from limbeck_core.schedules import Complement, Progress
-from limbeck_vision.data import Digits, HeldOut, ImageArray, Subset, Unlabelled
+from limbeck_vision.data import Digits, ImageArray, Subset, Unlabelled
 from limbeck_vision.methods.data_pruning import (
     Pruned,
     PruningWeight,
@@ -104,7 +105,7 @@ def test_a_class_of_which_nothing_is_left_is_named() -> None:
 
 def test_pruning_what_was_not_held_out(tmp_path: Path) -> None:
     write_scores(tmp_path / "s.npz", np.arange(1200), np.arange(1200) / 7)
-    rest = HeldOut(Digits(), count=300, held_out=False)
+    rest = held_out_part(Digits(), count=300, held_out=False)
     part = Pruned(rest, fraction=0.1, scores=tmp_path / "s.npz", balanced=False)
     assert part.ids.tolist() == sorted(rest.ids.tolist())[-90:]
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from limbeck_core import Distiller, Match
 from limbeck_core.build import build
+from limbeck_core.engine import held_out_part
 from limbeck_core.engine.config import load_config
 from limbeck_core.errors import CheckpointError, DataError, MatchError, NonFiniteError, ShapeError
 from limbeck_core.functional import generalized_jsd_loss
-from limbeck_vision.data import Digits, HeldOut, Unlabelled
+from limbeck_vision.data import Digits, Unlabelled
 from limbeck_vision.methods.ssld import (
     BatchStatisticsTeacher,
     SelectedImages,
@@ -116,7 +117,7 @@ class TestSelection:
 
     def test_scores_are_those_of_the_model_in_evaluation_mode(self) -> None:
         torch.manual_seed(0)
-        model, data = resnet8(num_classes=10), HeldOut(Digits(channels=3), count=9, held_out=True)
+        model, data = resnet8(num_classes=10), held_out_part(Digits(channels=3), count=9, held_out=True)
         model.train()
         scores = score_images(model, data, batch_size=4)
         assert model.training
@@ -137,7 +138,7 @@ class TestSelection:
 
 class TestData:
     def test_without_labels_joins_and_renumbers(self) -> None:
-        first, second = (HeldOut(Digits(channels=3), count=200, held_out=True, seed=seed) for seed in (0, 1))
+        first, second = (held_out_part(Digits(channels=3), count=200, held_out=True, seed=seed) for seed in (0, 1))
         joined = WithoutLabels([first, second], transform=lambda image: 1 - image)
         assert len(joined) == 400
         assert joined.class_counts == ()
@@ -152,7 +153,7 @@ class TestData:
             WithoutLabels([])
 
     def test_distractors_follow_the_images(self) -> None:
-        data = HeldOut(Digits(channels=3), count=20, held_out=True)
+        data = held_out_part(Digits(channels=3), count=20, held_out=True)
         pool = WithDistractors(data)
         assert len(pool) == 40
         torch.testing.assert_close(pool.image(3), data.image(3))
@@ -161,7 +162,7 @@ class TestData:
 
     def test_top_per_class_takes_what_the_teacher_is_surest_of(self) -> None:
         torch.manual_seed(0)
-        model, pool = resnet8(num_classes=10), HeldOut(Digits(channels=3), count=50, held_out=True)
+        model, pool = resnet8(num_classes=10), held_out_part(Digits(channels=3), count=50, held_out=True)
         chosen = TopPerClass(pool, teacher=model, per_class=3)
         assert chosen.indices.tolist() == select_per_class(score_images(model, pool), 3).tolist()
 

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from limbeck_core.report import Report
-from limbeck_vision.trials import (
+from limbeck_vision.quickstart_parts import (
     COLUMNS,
     SETTING,
     TEACHER_CONFIG,

@@ -15,7 +15,7 @@ from pathlib import Path
 from limbeck_core.engine.config import load_config
 from limbeck_core.report import Report, spread
 from limbeck_vision.evaluation import area_under_risk_coverage
-from limbeck_vision.trials import (
+from limbeck_vision.quickstart_parts import (
     COLUMNS,
     SETTING,
     TEACHER_CONFIG,
@@ -41,11 +41,11 @@ METHODS = (
 )
 RATES = (0.05, 0.1, 0.2, 0.4)
 SEARCH = (
-    "python -m limbeck_vision.tuning "
+    "limbeck tune "
     + " ".join(config for _, config, _ in METHODS)
     + " \\\n    --rates "
     + " ".join(map(str, RATES))
-    + f" --teacher {TEACHER_CONFIG} --held-out 300 --seeds 2 --clean label_noise=0.0"
+    + f" --teacher {TEACHER_CONFIG} --held-out 300 --seeds 2 --clean label_noise=0.0 --threads 1"
 )
 
 

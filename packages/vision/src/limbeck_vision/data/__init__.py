@@ -1,12 +1,12 @@
 """Data sets, their random geometry, and the mixing of batches. Nothing here downloads."""
 
 from limbeck_vision.data.cifar import CIFAR10, CIFAR100
-from limbeck_vision.data.dataset import ImageArray, ImageDataset
+from limbeck_vision.data.dataset import ImageArray, ImageDataset, Subset
 from limbeck_vision.data.digits import Digits
 from limbeck_vision.data.folders import ImageFolder, Unlabelled
+from limbeck_vision.data.long_tailed import LongTailed
 from limbeck_vision.data.mixing import mix_batch, mix_collate
 from limbeck_vision.data.mnist import MNIST5000
-from limbeck_vision.data.subsets import HeldOut, LongTailed, Subset
 from limbeck_vision.data.transforms import center_crop, crop_and_flip, random_resized_crop, small_shifts
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "CIFAR100",
     "MNIST5000",
     "Digits",
-    "HeldOut",
     "ImageArray",
     "ImageDataset",
     "ImageFolder",

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from limbeck_core.build import build
+from limbeck_core.errors import DataError
 
 Labels = npt.NDArray[np.int64]
 Transform = Callable[[Tensor], Tensor]
@@ -64,6 +65,10 @@ class ImageDataset(Dataset[dict[str, Any]], ABC):
     def image(self, position: int) -> Tensor:
         """Return one image before the transform, float ``(C, H, W)`` in [0, 1]."""
 
+    def subset(self, indices: Sequence[int] | Labels) -> Subset:
+        """Return the samples at these positions, see :class:`Subset`."""
+        return Subset(self, indices)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -75,6 +80,38 @@ class ImageDataset(Dataset[dict[str, Any]], ABC):
             sample["targets"] = int(self.targets[position])
         sample["ids"] = identity
         return sample
+
+
+class Subset(ImageDataset):
+    """Chosen samples of a data set, in the order given, under their old ids and with the old transform.
+
+    Args:
+        dataset: The whole data set, or a config of it.
+        indices: Positions in it, each at most once.
+
+    Raises:
+        DataError: if a position is outside or repeated.
+    """
+
+    def __init__(self, dataset: ImageDataset | Mapping[str, Any], indices: Sequence[int] | Labels) -> None:
+        self.dataset: ImageDataset = build(dataset)
+        self.indices = np.asarray(indices, dtype=np.int64)
+        outside = self.indices[(self.indices < 0) | (self.indices >= len(self.dataset))]
+        if len(outside):
+            raise DataError(f"indices must lie between 0 and {len(self.dataset) - 1}, got {outside[0]}")
+        if len(np.unique(self.indices)) != len(self.indices):
+            raise DataError("indices must name each sample at most once: ids would no longer tell samples apart")
+        targets = self.dataset.targets
+        super().__init__(
+            self.dataset.classes,
+            None if targets is None else targets[self.indices],
+            ids=self.dataset.ids[self.indices],
+            transform=self.dataset.transform,
+        )
+
+    def image(self, position: int) -> Tensor:
+        """Return one image before the transform, float ``(C, H, W)`` in [0, 1]."""
+        return self.dataset.image(int(self.indices[position]))
 
 
 class ImageArray(ImageDataset):

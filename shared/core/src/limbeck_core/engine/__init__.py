@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from limbeck_core.engine.checkpoints import load_student, save_student
     from limbeck_core.engine.export import export_student
+    from limbeck_core.engine.held_out import held_out_part
     from limbeck_core.engine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook, EMATeacherHook, ProgressHook
     from limbeck_core.engine.loop import EpochLoop, StepLoop, TestLoop, ValLoop
     from limbeck_core.engine.progress import ProgressBarHook
@@ -35,6 +36,7 @@ _HOME = {
     "ValLoop": "loop",
     "build_dataloader": "sampler",
     "export_student": "export",
+    "held_out_part": "held_out",
     "load_student": "checkpoints",
     "sample_seed": "sampler",
     "save_student": "checkpoints",
@@ -56,6 +58,7 @@ __all__ = [
     "ValLoop",
     "build_dataloader",
     "export_student",
+    "held_out_part",
     "load_student",
     "sample_seed",
     "save_student",

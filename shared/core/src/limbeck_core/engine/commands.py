@@ -18,6 +18,7 @@ from limbeck_core.bank.command import use_bank
 from limbeck_core.build import build, resolve_type
 from limbeck_core.distiller import Distiller
 from limbeck_core.engine.batches import first_batches
+from limbeck_core.engine.checkpoints import write_atomic
 from limbeck_core.engine.config import load_config
 from limbeck_core.engine.export import student_alone
 from limbeck_core.engine.runner import Runner
@@ -32,6 +33,7 @@ WORK_DIRS = Path("work_dirs")
 LOOK = 7.0  # seconds that a doctor's look may be planned to take; larger batches are cut for it
 TRIAL = 4  # samples by which it is planned
 _TEST_PARTS = ("dataloader", "cfg", "evaluator")
+_OWNER = ".config"  # in a default work folder, the file of the config that trains there
 
 
 class Predictor(Protocol):
@@ -80,14 +82,16 @@ def train(
         The runner, when the run is over.
 
     Raises:
-        ConfigError: if the config does not fit, the launcher does not match how the process was started, or ``amp`` is
-            asked for without an accelerator.
+        ConfigError: if the config does not fit, the launcher does not match how the process was started, ``amp`` is
+            asked for without an accelerator, or another config of the same file name trained in the default folder.
         CheckpointError: if a checkpoint cannot be resumed from.
         BankError: if the bank is missing, damaged, or of another teacher, data set or recipe.
     """
     _check_launcher(launcher)
     settings = load_config(config, overrides=overrides, data_root=data_root)
     _set_common(settings, work_dir, launcher, partial=partial)
+    if work_dir is None:
+        _claim(Path(settings.work_dir), settings.filename)
     settings.resume = resume or bool(settings.get("resume", False))
     randomness = dict(settings.get("randomness") or {})
     if seed is not None:
@@ -134,6 +138,32 @@ def evaluate(
         ConfigError: if the config has neither a test nor a validation part.
         CheckpointError: if the checkpoint cannot be read or does not fit.
     """
+    runner = build_test_runner(
+        config,
+        checkpoint,
+        work_dir=work_dir,
+        data_root=data_root,
+        partial=partial,
+        launcher=launcher,
+        overrides=overrides,
+    )
+    return dict(runner.test())
+
+
+def build_test_runner(
+    config: str | Path,
+    checkpoint: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    data_root: str | Path | None = None,
+    partial: bool = False,
+    launcher: Launcher = "none",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Runner:
+    """Return a runner whose ``test()`` is what :func:`evaluate` returns, for those who also want its evaluator.
+
+    Arguments and errors are those of :func:`evaluate`.
+    """
     _check_launcher(launcher)
     settings = load_config(config, overrides=overrides, data_root=data_root)
     _set_common(settings, work_dir, launcher, partial=partial)
@@ -147,7 +177,8 @@ def evaluate(
     settings.test_cfg = settings.test_cfg or {}
     settings.load_from = str(checkpoint)
     settings.resume = False
-    return dict(Runner.from_cfg(settings).test())
+    runner: Runner = Runner.from_cfg(settings)
+    return runner
 
 
 @dataclass(frozen=True)
@@ -320,6 +351,17 @@ def _set_common(settings: Config, work_dir: str | Path | None, launcher: Launche
     settings.launcher = launcher
     if partial:
         settings.partial = True
+
+
+def _claim(folder: Path, filename: str) -> None:
+    """Take a default work folder, or refuse one where another config of the same file name has trained."""
+    note, own = folder / _OWNER, str(Path(filename).resolve())
+    owner = note.read_text(encoding="utf-8").strip() if note.is_file() else own
+    if owner != own:
+        raise ConfigError(
+            f"{folder} holds the run of {owner}, which {own} would write over: choose another folder with --work-dir"
+        )
+    write_atomic(note, f"{own}\n")
 
 
 def _check_launcher(launcher: Launcher) -> None:

@@ -1,14 +1,14 @@
 # 200 of the training digits to learn from, the other 1000 to choose settings by; 597 test images. Labels are right.
 from mmengine.optim import CosineAnnealingLR
 
-from limbeck_core.engine import EpochLoop
-from limbeck_vision.data import Digits, HeldOut, small_shifts
+from limbeck_core.engine import EpochLoop, held_out_part
+from limbeck_vision.data import Digits, small_shifts
 from limbeck_vision.evaluation import ClassificationMetric
 from limbeck_vision.predictor import ImagePredictor
 
 train_dataloader = dict(
     dataset=dict(
-        type=HeldOut,
+        type=held_out_part,
         dataset=dict(type=Digits, train=True, channels=3, transform=dict(type=small_shifts)),
         count=200,
         held_out=True,
@@ -16,7 +16,7 @@ train_dataloader = dict(
     batch_size=64,
 )
 val_dataloader = dict(
-    dataset=dict(type=HeldOut, dataset=dict(type=Digits, train=True, channels=3), count=200, held_out=False),
+    dataset=dict(type=held_out_part, dataset=dict(type=Digits, train=True, channels=3), count=200, held_out=False),
     batch_size=256,
 )
 val_evaluator = dict(type=ClassificationMetric)

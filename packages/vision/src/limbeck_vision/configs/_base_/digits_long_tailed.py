@@ -2,8 +2,8 @@
 # choose settings by; 297 balanced test images. The counts are those of the data set below.
 from mmengine.optim import CosineAnnealingLR
 
-from limbeck_core.engine import EpochLoop
-from limbeck_vision.data import Digits, HeldOut, LongTailed, small_shifts
+from limbeck_core.engine import EpochLoop, held_out_part
+from limbeck_vision.data import Digits, LongTailed, small_shifts
 from limbeck_vision.evaluation import ClassificationMetric
 from limbeck_vision.predictor import ImagePredictor
 
@@ -12,7 +12,7 @@ train_dataloader = dict(
     dataset=dict(
         type=LongTailed,
         dataset=dict(
-            type=HeldOut,
+            type=held_out_part,
             dataset=dict(type=Digits, train=True, channels=3, train_size=1500, transform=dict(type=small_shifts)),
             count=200,
             held_out=False,
@@ -23,7 +23,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     dataset=dict(
-        type=HeldOut, dataset=dict(type=Digits, train=True, channels=3, train_size=1500), count=200, held_out=True
+        type=held_out_part, dataset=dict(type=Digits, train=True, channels=3, train_size=1500), count=200, held_out=True
     ),
     batch_size=256,
 )

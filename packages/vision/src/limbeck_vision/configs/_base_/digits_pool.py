@@ -2,13 +2,13 @@
 # are a pool without labels, to which the configs add 800 images of no class. Every run has as many steps.
 from mmengine.optim import CosineAnnealingLR
 
-from limbeck_core.engine import StepLoop
-from limbeck_vision.data import Digits, HeldOut
+from limbeck_core.engine import StepLoop, held_out_part
+from limbeck_vision.data import Digits
 from limbeck_vision.evaluation import ClassificationMetric
 from limbeck_vision.predictor import ImagePredictor
 
 val_dataloader = dict(
-    dataset=dict(type=HeldOut, dataset=dict(type=Digits, train=True, channels=3), count=300, held_out=True),
+    dataset=dict(type=held_out_part, dataset=dict(type=Digits, train=True, channels=3), count=300, held_out=True),
     batch_size=256,
 )
 val_evaluator = dict(type=ClassificationMetric)

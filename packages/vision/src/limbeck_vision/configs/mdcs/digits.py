@@ -5,8 +5,9 @@ from mmengine.config import read_base
 from torch.optim import SGD
 
 from limbeck_core import Distiller, Match, Tap
+from limbeck_core.engine import held_out_part
 from limbeck_core.schedules import WarmUp
-from limbeck_vision.data import Digits, HeldOut, LongTailed, small_shifts
+from limbeck_vision.data import Digits, LongTailed, small_shifts
 from limbeck_vision.methods.mdcs import (
     ConfidentConsistencyLoss,
     DiverseExpertsLoss,
@@ -24,7 +25,7 @@ train_dataloader.update(
     dataset=dict(
         type=LongTailed,
         dataset=dict(
-            type=HeldOut,
+            type=held_out_part,
             dataset=dict(
                 type=Digits,
                 train=True,

@@ -5,7 +5,8 @@ from mmengine.config import read_base
 from torch.optim import SGD
 
 from limbeck_core import Distiller, Match, Tap
-from limbeck_vision.data import Digits, HeldOut, LongTailed, small_shifts
+from limbeck_core.engine import held_out_part
+from limbeck_vision.data import Digits, LongTailed, small_shifts
 from limbeck_vision.methods.mdcs import (
     DiverseExpertsLoss,
     TwoViewCall,
@@ -21,7 +22,7 @@ train_dataloader.update(
     dataset=dict(
         type=LongTailed,
         dataset=dict(
-            type=HeldOut,
+            type=held_out_part,
             dataset=dict(
                 type=Digits,
                 train=True,

@@ -6,7 +6,8 @@ from torch.nn import CrossEntropyLoss
 from torch.optim import SGD
 
 from limbeck_core import Distiller
-from limbeck_vision.data import Digits, HeldOut
+from limbeck_core.engine import held_out_part
+from limbeck_vision.data import Digits
 from limbeck_vision.methods.sla import RandomView
 from limbeck_vision.models import ImageCall, resnet8
 
@@ -15,7 +16,7 @@ with read_base():
 
 train_dataloader.update(
     dataset=dict(
-        type=HeldOut,
+        type=held_out_part,
         dataset=dict(type=Digits, train=True, channels=3, transform=dict(type=RandomView)),
         count=200,
         held_out=True,

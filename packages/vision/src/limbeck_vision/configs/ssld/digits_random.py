@@ -6,7 +6,8 @@ from mmengine.config import read_base
 from torch.optim import SGD
 
 from limbeck_core import Distiller, Match, pretrained
-from limbeck_vision.data import Digits, HeldOut, small_shifts
+from limbeck_core.engine import held_out_part
+from limbeck_vision.data import Digits, small_shifts
 from limbeck_vision.methods.ssld import SymmetricKLLoss, WithDistractors, WithoutLabels
 from limbeck_vision.models import ImageCall, resnet8, resnet8_quarter
 
@@ -18,9 +19,9 @@ train_dataloader = dict(
         type=WithoutLabels,
         datasets=[
             dict(
-                type=HeldOut,
+                type=held_out_part,
                 dataset=dict(
-                    type=HeldOut,
+                    type=held_out_part,
                     dataset=dict(type=Digits, train=True, channels=3),
                     count=300,
                     held_out=False,
@@ -30,13 +31,13 @@ train_dataloader = dict(
                 seed=1,
             ),
             dict(
-                type=HeldOut,
+                type=held_out_part,
                 dataset=dict(
                     type=WithDistractors,
                     dataset=dict(
-                        type=HeldOut,
+                        type=held_out_part,
                         dataset=dict(
-                            type=HeldOut,
+                            type=held_out_part,
                             dataset=dict(type=Digits, train=True, channels=3),
                             count=300,
                             held_out=False,

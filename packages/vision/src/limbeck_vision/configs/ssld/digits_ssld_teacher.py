@@ -6,7 +6,8 @@ from torch.nn import CrossEntropyLoss
 from torch.optim import SGD
 
 from limbeck_core import Distiller
-from limbeck_vision.data import Digits, HeldOut, small_shifts
+from limbeck_core.engine import held_out_part
+from limbeck_vision.data import Digits, small_shifts
 from limbeck_vision.models import ImageCall, resnet8
 
 with read_base():
@@ -14,7 +15,7 @@ with read_base():
 
 train_dataloader = dict(
     dataset=dict(
-        type=HeldOut,
+        type=held_out_part,
         dataset=dict(type=Digits, train=True, channels=3, transform=dict(type=small_shifts)),
         count=300,
         held_out=False,

@@ -22,9 +22,9 @@ from torch.nn.functional import one_hot
 from limbeck_core.checks import check_between
 from limbeck_core.engine.commands import train
 from limbeck_core.engine.config import load_config
+from limbeck_core.engine.held_out import hold_out
 from limbeck_core.errors import ConfigError, LimbeckError
 from limbeck_vision.methods.kernel_guidance.regression import optimal_target_weight
-from limbeck_vision.tuning import held_out_parts
 
 MATCH = "guidance"
 _QUIET = {
@@ -94,7 +94,7 @@ def self_distil(
     def run(config: str | Path, name: str, changes: Mapping[str, Any]) -> Any:
         return train(config, work_dir=out / name, seed=seed, data_root=data_root, overrides={**common, **changes})
 
-    part = held_out_parts(load_config(first, data_root=data_root, overrides=overrides or {}), held_out)
+    part = hold_out(load_config(first, data_root=data_root, overrides=overrides or {}), held_out)
     done = [_step(1, 1.0, run(first, "step-1", {}))]
     by_labels, taught_by = None, out / "part-1"
     for number in range(2, steps + 1):

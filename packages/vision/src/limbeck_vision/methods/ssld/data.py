@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from limbeck_core.build import build
 from limbeck_core.errors import DataError
-from limbeck_vision.data.dataset import ImageDataset, Transform
+from limbeck_vision.data.dataset import ImageDataset, Subset, Transform
 from limbeck_vision.data.folders import Unlabelled
-from limbeck_vision.data.subsets import Subset
 from limbeck_vision.methods.ssld.selection import read_selection, score_images, select_per_class
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from limbeck_core.engine import held_out_part
 from limbeck_core.errors import DataError
-from limbeck_vision.data import Digits, HeldOut, ImageArray, LongTailed, Subset, Unlabelled
+from limbeck_vision.data import Digits, ImageArray, LongTailed, Subset, Unlabelled
 
 
 def balanced(per_class: int, classes: int) -> ImageArray:
@@ -88,15 +89,15 @@ def test_batches_are_mappings() -> None:
 
 def test_held_out_and_rest_are_the_whole() -> None:
     whole = balanced(10, 3)
-    rest, held_out = (HeldOut(whole, count=0.3, held_out=part, seed=4) for part in (False, True))
+    rest, held_out = (held_out_part(whole, count=0.3, held_out=part, seed=4) for part in (False, True))
     assert (len(rest), len(held_out)) == (21, 9)
     assert sorted([*rest.ids, *held_out.ids]) == list(range(30))
     assert held_out[0]["ids"] == held_out.ids[0]
-    assert (HeldOut(whole, count=9, held_out=True, seed=5).ids != held_out.ids).any()
+    assert (held_out_part(whole, count=9, held_out=True, seed=5).ids != held_out.ids).any()
 
 
 def test_noise_in_the_labels_moves_no_image_to_the_other_part() -> None:
-    parts = [HeldOut({"type": Digits, "label_noise": noise}, count=300, held_out=True) for noise in (0.0, 0.4)]
+    parts = [held_out_part({"type": Digits, "label_noise": noise}, count=300, held_out=True) for noise in (0.0, 0.4)]
     np.testing.assert_array_equal(parts[0].ids, parts[1].ids)
     assert (parts[0].targets != parts[1].targets).any()
 
@@ -104,12 +105,12 @@ def test_noise_in_the_labels_moves_no_image_to_the_other_part() -> None:
 @pytest.mark.parametrize("count", [0, 30, 31, 0.01, -1])
 def test_held_out_leaves_samples_on_both_sides(count: float) -> None:
     with pytest.raises(ValueError, match=f"samples in both parts of 30, got {count}"):
-        HeldOut(balanced(10, 3), count=count, held_out=True)
+        held_out_part(balanced(10, 3), count=count, held_out=True)
 
 
 def test_held_out_images_have_their_share_of_wrong_labels() -> None:
     """One seed for the noise and the cut must not hold out the wrong labels alone."""
     noisy, clean = Digits(label_noise=0.4), Digits()
-    parts = [HeldOut(noisy, count=300, held_out=held_out) for held_out in (False, True)]
+    parts = [held_out_part(noisy, count=300, held_out=held_out) for held_out in (False, True)]
     wrong = [float((part.targets != clean.targets[part.ids]).mean()) for part in parts]
     assert wrong == pytest.approx([0.4, 0.4], abs=0.06)
