@@ -66,7 +66,7 @@ def test_each_arm_has_its_own_rate_chosen_on_held_out_samples(
         ["plain", "0.5"],
         ["taught", "0.5"],
     ]
-    found = json.loads((tmp_path / "out" / "search" / "taught" / "slow" / "tuning.json").read_text())
+    found = json.loads((tmp_path / "out" / "search" / "taught" / "tuning.json").read_text())
     assert [row["values"] for row in found["candidates"]] == [{RATE: 1e-6}, {RATE: 0.5}]
     assert main(["compare", "--arm", "plain", "--rates", "0.1"]) == 2
     assert "--arm takes NAME CONFIG [K=V ...], got 'plain'" in capsys.readouterr().err

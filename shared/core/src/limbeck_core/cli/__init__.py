@@ -200,7 +200,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--seeds", metavar="N", type=int, default=2, help="runs of each candidate (default: 2)")
     command.add_argument("--epochs", metavar="N", type=int, help="epochs of every run (default: the config's)")
-    command.add_argument("--teacher", metavar="CONFIG", help="train this one first, without the held-out samples")
     command.add_argument("--work-dir", metavar="D", type=Path, help="folder of the runs (default: work_dirs/tune)")
     _add_search(command)
     _add_data_root(command)
@@ -282,6 +281,9 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     command.add_argument("--inside", action="store_true", help="hold out before the config changes its data set")
     command.add_argument(
         "--clean", metavar="K=V", nargs="+", default=[], help="the data set's arguments for the held-out part alone"
+    )
+    command.add_argument(
+        "--teacher", metavar="CONFIG", help="for the search, train this one first, without the held-out samples"
     )
     command.add_argument("--threads", metavar="N", type=int, help="threads of PyTorch; 1 is fast for tiny models")
 

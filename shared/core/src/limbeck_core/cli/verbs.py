@@ -263,7 +263,7 @@ def run_tune(options: argparse.Namespace) -> int:
     for text in options.grid:
         key, values = parse_override(text)
         grid[key] = list(values) if isinstance(values, (list, tuple)) else [values]
-    search = _search(options, seeds=options.seeds, epochs=options.epochs, teacher=options.teacher)
+    search = _search(options, seeds=options.seeds, epochs=options.epochs)
     for config in options.configs:
         found = tune(
             config,
@@ -291,6 +291,7 @@ def _search(options: argparse.Namespace, **more: Any) -> Search:
         smaller_is_better=options.smaller_is_better,
         clean=dict(parse_override(text) for text in options.clean),
         inside=options.inside,
+        teacher=options.teacher,
         **more,
     )
 

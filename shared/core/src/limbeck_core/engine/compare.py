@@ -196,7 +196,8 @@ def _rate(
         arm.config,
         {RATE: list(rates)},
         search=search,
-        work_dir=out / "search" / arm.folder,
+        name=arm.folder,
+        work_dir=out / "search",
         data_root=data_root,
         overrides={**values, **arm.search_overrides},
     )

@@ -24,6 +24,7 @@ from limbeck_core.engine.state import just_stepped
 from limbeck_core.errors import CheckpointError, ConfigError, closest
 from limbeck_core.schedules import Progress, Schedule, as_schedule
 from limbeck_core.tap import unwrap
+from limbeck_core.teacher import EMATeacher
 
 _GREATER = {"acc", "accuracy", "top", "ap", "ar", "auc", "auroc", "precision", "recall", "f", "dice", "iou", "em"}
 _LESS = {"loss", "error", "nll", "ece", "hd", "fpr", "mae", "mse", "rmse", "distance", "perplexity", "wer", "cer"}
@@ -181,9 +182,10 @@ class CheckpointHook(Hook):
     """Write checkpoints, keep the last ones, and keep the best.
 
     Files in the work folder: ``step_<n>.pth`` (everything needed to go on), ``best_<metric>.pth`` (weights of the best
-    validation so far), ``student.pth`` (the student alone, at the end; its moving average if the run keeps one), and
-    ``last_checkpoint``, which names the newest. A checkpoint that cannot be written, for example on a full disk, is
-    reported and tried again at the next occasion; at the end of the run it is an error.
+    validation so far), ``student.pth`` (the student alone, at the end; its moving average if the run keeps one),
+    ``teacher.pth`` (a teacher that is a moving average, under its name in the distiller, which some methods keep
+    instead of the student), and ``last_checkpoint``, which names the newest. A checkpoint that cannot be written, for
+    example on a full disk, is reported and tried again at the next occasion; at the end of the run it is an error.
 
     Args:
         every_steps: Write after every so many steps; ``None`` does not.
@@ -327,9 +329,11 @@ class CheckpointHook(Hook):
         if is_main_process():
             average = next((hook.average for hook in runner.hooks if isinstance(hook, EMAHook)), None)
             meta = {"step": runner.train_loop.iter, "average": average is not None}
-            save_student(
-                average if average is not None else runner.model, Path(runner.work_dir) / "student.pth", meta=meta
-            )
+            folder = Path(runner.work_dir)
+            save_student(average if average is not None else runner.model, folder / "student.pth", meta=meta)
+            for name, teacher in updatable_teachers(runner.model).items():
+                if isinstance(teacher, EMATeacher):
+                    save_student(teacher.model, folder / f"{name}.pth", meta={**meta, "average": True})
 
 
 def _report(runner: Any, error: CheckpointError) -> None:

@@ -115,19 +115,21 @@ def tune(
     grid: Mapping[str, Sequence[Any]],
     *,
     search: Search | None = None,
+    name: str | None = None,
     work_dir: str | Path = WORK_DIRS / "tune",
     data_root: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Tuning:
     """Train a config with every combination of some values, and judge by samples held out of the training set.
 
-    Runs stand in ``work_dir/<config>/<values>-<seed>``; one that is done with the same settings is not done again.
+    Runs stand in ``work_dir/<name>/<values>-<seed>``; one that is done with the same settings is not done again.
 
     Args:
         config: A path or the name of an installed config.
         grid: Values to try by dotted key, such as ``{"optim_wrapper.optimizer.lr": [0.05, 0.1]}``.
         search: How candidates are judged.
-        work_dir: Folder of the runs and of ``<config>/tuning.json``.
+        name: Folder of this search; the config's name by default.
+        work_dir: Folder of the runs and of ``<name>/tuning.json``. Searches that share it share the teacher they train.
         data_root: See :func:`~limbeck_core.engine.config.load_config`.
         overrides: Other values to change by dotted key, for all candidates alike.
 
@@ -141,7 +143,7 @@ def tune(
     search = search or Search()
     if not grid or not all(len(values) for values in grid.values()):
         raise ConfigError("tuning needs values to try: give --rates, or --grid KEY=VALUE,VALUE")
-    out = Path(work_dir) / folder_name(config)
+    out = Path(work_dir) / (name or folder_name(config))
     settings = load_config(config, data_root=data_root, overrides=overrides or {})
     fixed = {**(overrides or {}), **_judged(settings, search)}
     if search.teacher is not None and "checkpoint" in (settings.model.get("teacher") or {}):
