@@ -1,14 +1,15 @@
-"""Judge answers, entities, outliers or classes of text, from predictions of anyone or from a checkpoint.
+"""Judge answers, entities, outliers, classes or translations, from predictions of anyone or from a checkpoint.
 
     python tools/eval_nlp.py qa --predictions answers.json --truth dev-v1.1.json --language en
     python tools/eval_nlp.py ner --predictions found.conll --truth test.conll
     python tools/eval_nlp.py ood --predictions scores.jsonl other.jsonl --pictures FOLDER
     python tools/eval_nlp.py classification --predictions table.tsv
+    python tools/eval_nlp.py translation --predictions found.de --truth test.de
     python tools/eval_nlp.py ood --config nlp/ood/grammar_mlkd --checkpoint F.pth --save scores.jsonl --json result.json
 
 Predictions are, for qa, a JSON object of answers by question id; for ner, a file in CoNLL's columns; for ood, one JSON
 object a line with score and outlier (true or false); for classification, a table (.tsv, .csv, .jsonl) with the columns
-prediction and label.
+prediction and label; for translation, one sentence a line, plain or .gz, as in the truth.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from limbeck_core.engine import commands
 from limbeck_core.engine.quickstart import text_table
 from limbeck_core.errors import DataError, LimbeckError
 from limbeck_nlp.data import read_table
-from limbeck_nlp.evaluation import classification, ner, ood, qa
+from limbeck_nlp.evaluation import bleu, classification, ner, ood, qa
 
 Figures = dict[str, Any]
+_WITH_TRUTH = {"qa": "SQuAD's JSON", "ner": "CoNLL's columns", "translation": "one sentence a line"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,13 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
         ("ner", "precision, recall and F1 of entities"),
         ("ood", "AUROC, AUPR and FPR95 of outlier scores"),
         ("classification", "accuracy, F1 and Matthews correlation of classes"),
+        ("translation", "BLEU and chrF of translations, by sacrebleu"),
     ):
         _add_arguments(tasks.add_parser(task, help=description, description=description), task)
     options = parser.parse_args(arguments)
     from_run = options.config is not None and options.checkpoint is not None
     if from_run == bool(options.predictions):
         parser.error("give --predictions, or --config and --checkpoint")
-    if options.task in ("qa", "ner") and not from_run and options.truth is None:
+    if options.task in _WITH_TRUTH and not from_run and options.truth is None:
         parser.error(f"{options.task} needs --truth beside --predictions")
     try:
         found = _from_run(options) if from_run else _from_files(options)
@@ -68,8 +71,12 @@ def _add_arguments(parser: argparse.ArgumentParser, task: str) -> None:
     parser.add_argument("--data-root", type=Path, metavar="D", help="folder of the data sets (default: $LIMBECK_DATA)")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="K=V", help="change values of the config")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    if task in ("qa", "ner"):
-        parser.add_argument("--truth", type=Path, metavar="FILE", help="the truth: SQuAD's JSON, or CoNLL's columns")
+    if task in _WITH_TRUTH:
+        parser.add_argument("--truth", type=Path, metavar="FILE", help=f"the truth: {_WITH_TRUTH[task]}")
+    if task == "translation":
+        parser.add_argument(
+            "--tokenize", default="13a", help="tokenizer of sacrebleu (default: 13a; zh, ja-mecab, ...)"
+        )
     if task == "qa":
         parser.add_argument("--language", default="", help="language of the contexts, for articles and segmentation")
     if task == "ood":
@@ -91,6 +98,8 @@ def _from_files(options: argparse.Namespace) -> Figures:
         return next(iter(runs.values())) if len(runs) == 1 else runs
     if options.task == "ner":
         return ner.evaluate(options.predictions, options.truth)
+    if options.task == "translation":
+        return dict(bleu.evaluate(options.predictions, options.truth, tokenize=options.tokenize))
     if options.task == "qa":
         return qa.evaluate(_answers(options.predictions), options.truth, language=options.language)
     rows = list(read_table(options.predictions, ["prediction", "label"]))

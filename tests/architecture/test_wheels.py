@@ -23,7 +23,7 @@ from source_tree import PROJECTS, ROOT
 DEPENDENCIES = {
     "limbeck-core": {"torch", "mmengine"},
     "limbeck-detection": {"limbeck-core", "torchvision", "scipy", "faster-coco-eval"},
-    "limbeck-medical": {"limbeck-core", "monai", "nibabel", "einops", "scipy", "pillow"},
+    "limbeck-medical": {"limbeck-core", "monai", "nibabel", "einops", "scipy", "pillow", "timm", "torchvision"},
     "limbeck-nlp": {"limbeck-core", "transformers", "seqeval", "scikit-learn", "scipy"},
     "limbeck-pose": {"limbeck-core", "torchvision", "faster-coco-eval"},
     "limbeck-audiovideo": {"limbeck-core", "av", "scikit-learn", "scipy", "soundfile"},
@@ -31,6 +31,7 @@ DEPENDENCIES = {
 }
 EXTRAS: dict[str, set[str]] = {name: set() for name in DEPENDENCIES}
 EXTRAS |= {"limbeck-detection": {"transformers"}, "limbeck-vision": {"mnist"}}
+EXTRAS |= {"limbeck-nlp": {"fairseq", "translation"}}
 IMPORT_NAMES = {name: name.replace("-", "_") for name in DEPENDENCIES}
 
 # Importing the losses may cost this share of what importing torch costs: 50 ms where that takes 1.2 s.

@@ -78,6 +78,20 @@ def test_classes(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "73.33" in printed  # macro F1: 2/3 for yes, 4/5 for no
 
 
+def test_translations(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = written(tmp_path, "t.de", "ein Mann fährt heute Rad\nzwei Hunde laufen im Gras\n")
+    assert main(["translation", "--predictions", truth, "--truth", truth, "--json", str(tmp_path / "r.json")]) == 0
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["bleu"] == pytest.approx(100)
+    assert "tok:13a" in found["signature"]
+    assert "signature" in capsys.readouterr().out
+    short = written(tmp_path, "s.de", "ein Mann\n")
+    assert main(["translation", "--predictions", short, "--truth", truth]) == 1
+    assert "has 1 lines" in capsys.readouterr().err
+    assert main(["translation", "--predictions", truth, "--truth", truth, "--tokenize", "none-such"]) == 1
+    assert "no tokenizer 'none-such'" in capsys.readouterr().err
+
+
 def test_a_checkpoint(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = "nlp/ood/grammar_scratch"
     torch.save(build(load_config(config).model.student).state_dict(), tmp_path / "s.pth")

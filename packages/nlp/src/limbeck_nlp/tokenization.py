@@ -5,13 +5,17 @@ A tokenizer of transformers does all the rest: special tokens, pairs, truncation
 
 from __future__ import annotations
 
+import argparse
+import gzip
 import hashlib
+import sys
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from limbeck_core.build import build
-from limbeck_core.errors import ConfigError, DataError
+from limbeck_core.errors import ConfigError, DataError, LimbeckError, closest
 
 Kind = Literal["wordpiece", "bpe", "unigram", "words"]
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK, BEGIN, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[BOS]", "[EOS]"
@@ -189,3 +193,59 @@ def token_ids(tokenizer: Any, text: str, *, limit: int | None = None) -> Sequenc
     """Return the ids of a text without special tokens, at most ``limit`` of them."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids if limit is None else ids[:limit]
+
+
+def read_text(path: Path) -> list[str]:
+    """Read the lines of a text file, plain or ``.gz``, without the space around them; empty ones stay.
+
+    Raises:
+        DataError: if it is missing, damaged, no UTF-8, or empty.
+    """
+    if not path.is_file():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"there is no file {path}; of {path.parent}, {closest(path.name, sorted(siblings))}")
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or no gzip file: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text: {error}") from error
+    # only line feeds part sentences: other separators of Unicode stand inside of some corpora's lines
+    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    if not any(lines):
+        raise DataError(f"{path} holds no text: expected one text a line")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Learn a tokenizer from text files and save it: ``python -m limbeck_nlp.tokenization FILE ... --out FOLDER``.
+
+    Args:
+        arguments: Words of the command line; those of the process by default.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m limbeck_nlp.tokenization", description="Learn a tokenizer from text."
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="text files, plain or .gz, UTF-8")
+    parser.add_argument("--out", type=Path, required=True, help="folder to save it to")
+    parser.add_argument("--kind", default="bpe", choices=get_args(Kind), help="default: bpe")
+    parser.add_argument("--size", type=int, default=8000, help="tokens of the vocabulary at most (default: 8000)")
+    parser.add_argument("--lowercase", action="store_true", help="fold case")
+    options = parser.parse_args(arguments)
+    try:
+        lines = [line for path in options.files for line in read_text(path) if line]
+        tokenizer = train_tokenizer(lines, kind=options.kind, vocabulary_size=options.size, lowercase=options.lowercase)
+    except LimbeckError as error:
+        print(f"tokenization: {error}", file=sys.stderr)
+        return 2
+    tokenizer.save_pretrained(str(options.out))
+    print(f"{len(tokenizer)} tokens from {len(lines)} lines, in {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,6 +25,8 @@ from limbeck_nlp.tokenization import as_tokenizer
 
 Ids = npt.NDArray[np.int64]
 IGNORED = -100  # the label that torch and transformers leave out of a cross-entropy
+_TOKENS = ("input_ids", "decoder_input_ids")
+_LABELS = ("targets", "labels")
 
 
 class TextDataset(Dataset[dict[str, Any]], ABC):
@@ -106,9 +108,10 @@ def pad_batch(
 ) -> dict[str, Any]:
     """Make a batch of samples of different length: ``collate_fn=dict(type=pad_batch, pad_token=...)``.
 
-    Tensors of one axis are padded to the longest of the batch: ``input_ids`` with ``pad_token``, labels (``targets``,
-    ``labels``) with -100, everything else with 0 (false). Mappings such as ``inputs`` are gone through. Numbers become
-    one tensor; tensors of other ranks must agree in shape and are stacked; other objects stay a list.
+    Tensors of one axis are padded to the longest of the batch: ``input_ids`` and ``decoder_input_ids`` with
+    ``pad_token``, labels (``targets``, ``labels``) with -100, everything else with 0 (false). Mappings such as
+    ``inputs`` are gone through. Numbers become one tensor; tensors of other ranks must agree in shape and are stacked;
+    other objects stay a list.
 
     Args:
         samples: The samples, with the same names.
@@ -135,7 +138,7 @@ def pad_batch(
         if isinstance(value, Mapping):
             batch[name] = pad_batch(values, pad_token=pad_token, side=side, multiple_of=multiple_of)
         elif isinstance(value, Tensor) and value.ndim == 1:
-            filler = {"input_ids": pad_token, "targets": IGNORED, "labels": IGNORED}.get(name, 0)
+            filler = pad_token if name in _TOKENS else IGNORED if name in _LABELS else 0
             batch[name] = pad(values, filler, side=side, multiple_of=multiple_of)
         elif isinstance(value, (Tensor, int, float, bool, np.number)):
             batch[name] = _stacked(values, name)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from limbeck_nlp.evaluation.pairs import PairScoreMetric
     from limbeck_nlp.evaluation.spans import SpanMetric
     from limbeck_nlp.evaluation.tokens import TokenMetric
+    from limbeck_nlp.evaluation.translations import TranslationMetric
 
 _HOME = {
     "EntityMetric": "entities",
@@ -22,8 +23,17 @@ _HOME = {
     "PairScoreMetric": "pairs",
     "OodMetric": "ood",
     "SpanMetric": "spans",
+    "TranslationMetric": "translations",
 }
-__all__ = ["EntityMetric", "OodMetric", "PairScoreMetric", "SpanMetric", "TextClassificationMetric", "TokenMetric"]
+__all__ = [
+    "EntityMetric",
+    "OodMetric",
+    "PairScoreMetric",
+    "SpanMetric",
+    "TextClassificationMetric",
+    "TokenMetric",
+    "TranslationMetric",
+]
 
 
 def __getattr__(name: str) -> Any:

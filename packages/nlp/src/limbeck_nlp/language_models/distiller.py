@@ -1,4 +1,4 @@
-"""A distiller of causal language models: the student may learn from its own text, and vocabularies are compared."""
+"""Distillers of models that predict tokens: vocabularies are compared; the student may learn from its own text."""
 
 from __future__ import annotations
 
@@ -18,8 +18,36 @@ from limbeck_nlp.models import pad_token_of
 from limbeck_nlp.tokenization import as_tokenizer, check_same_vocabulary
 
 
-class LanguageModelDistiller(Distiller):
-    """The core's distiller for a causal model of transformers, with on-policy batches (GKD).
+class TokenDistiller(Distiller):
+    """The core's distiller for models that predict tokens: vocabularies are compared, and past selves follow.
+
+    Args:
+        args: As in :class:`~limbeck_core.distiller.Distiller`.
+        student_tokenizer: With ``teacher_tokenizer``: they are held against each other before anything runs.
+        teacher_tokenizer: See there.
+        options: As in :class:`~limbeck_core.distiller.Distiller`.
+
+    Raises:
+        ConfigError: if the vocabularies differ.
+    """
+
+    def __init__(
+        self, *args: Any, student_tokenizer: Any = None, teacher_tokenizer: Any = None, **options: Any
+    ) -> None:
+        if student_tokenizer is not None and teacher_tokenizer is not None:
+            check_same_vocabulary(as_tokenizer(student_tokenizer), as_tokenizer(teacher_tokenizer))
+        super().__init__(*args, **options)
+
+    def set_progress(self, progress: Progress) -> None:
+        """Tell weights, and past selves of the student, where the run stands."""
+        super().set_progress(progress)
+        for teacher in self.teachers.values():
+            if isinstance(teacher, PastModel):
+                teacher.follow(self.student, progress)
+
+
+class LanguageModelDistiller(TokenDistiller):
+    """The distiller for a causal model of transformers, with on-policy batches (GKD).
 
     With the chance ``on_policy`` a training batch is replaced by what the student itself writes after the batch's
     ``prompts``: matches then compare teacher and student on the student's own text, while the task loss, which would
@@ -27,14 +55,12 @@ class LanguageModelDistiller(Distiller):
     generator, which a resumed run restores.
 
     Args:
-        args: As in :class:`~limbeck_core.distiller.Distiller`.
+        args: As in :class:`TokenDistiller`.
         on_policy: Share of batches that the student writes; 0 is distillation on the data, 1 purely on-policy.
         temperature: Of the student's sampling (from the whole distribution). It is not that of the losses.
         max_new_tokens: Longest text that it writes.
         end_token: The id that ends a text. Default: the model's own ``eos_token_id``.
-        student_tokenizer: With ``teacher_tokenizer``: they are held against each other before anything runs.
-        teacher_tokenizer: See there.
-        options: As in :class:`~limbeck_core.distiller.Distiller`.
+        options: As in :class:`TokenDistiller`.
 
     Raises:
         ConfigError: if the vocabularies differ.
@@ -53,26 +79,15 @@ class LanguageModelDistiller(Distiller):
         temperature: float = 0.9,
         max_new_tokens: int = 128,
         end_token: int | None = None,
-        student_tokenizer: Any = None,
-        teacher_tokenizer: Any = None,
         **options: Any,
     ) -> None:
         check_between(on_policy, "on_policy", 0.0, 1.0)
-        if student_tokenizer is not None and teacher_tokenizer is not None:
-            check_same_vocabulary(as_tokenizer(student_tokenizer), as_tokenizer(teacher_tokenizer))
         super().__init__(*args, **options)
         self.on_policy = on_policy
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
         configured = getattr(getattr(self.student, "config", None), "eos_token_id", None)
         self.end_token = end_token if end_token is not None else configured
-
-    def set_progress(self, progress: Progress) -> None:
-        """Tell weights, and past selves of the student, where the run stands."""
-        super().set_progress(progress)
-        for teacher in self.teachers.values():
-            if isinstance(teacher, PastModel):
-                teacher.follow(self.student, progress)
 
     def forward(self, *args: Any, mode: str = "loss", **fields: Any) -> Any:
         """Run one batch, in training perhaps on the student's own text; otherwise as the core's distiller."""

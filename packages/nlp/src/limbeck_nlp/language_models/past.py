@@ -18,7 +18,7 @@ class PastModel(Teacher):
     """A copy of the student from the end of the epoch before; it runs in evaluation mode, so without dropout.
 
     A bank of predictions, as the core keeps for images, would hold every token times the vocabulary; a copy of the
-    weights does not grow with the data. ``LanguageModelDistiller`` takes the copy when the run tells it of a new epoch.
+    weights does not grow with the data. ``TokenDistiller`` takes the copy when the run tells it of a new epoch.
     In the first epoch it is the student before training, so give its match the weight :class:`PastWeight`, which is
     zero then. Copy and epoch are in the checkpoint.
 
