@@ -1,0 +1,1 @@
+"""Configs on hands that the package draws; see the head of each."""
