@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
+from limbeck_core.calls import TensorCall
 from limbeck_core.distiller import Distiller
 from limbeck_core.errors import MatchError, NonFiniteError, ShapeError, TapError, TargetError
 from limbeck_core.functional import kl_divergence_loss
@@ -213,6 +214,19 @@ class TestConstructionTellsFaults:
     def test_view_of_unknown_teacher(self) -> None:
         with pytest.raises(MatchError, match="teacher_view names the teacher 'b': it has: teacher"):
             make(teacher_view={"b": "inputs"})
+
+    def test_each_teacher_may_be_called_its_own_way(self) -> None:
+        class Halved(TensorCall):
+            def capture(self, model: nn.Module, batch: Any, view: str) -> Any:
+                return model(batch[view] / 2)
+
+        plain, halved, (x, y) = Net(8), Net(8), data()
+        matches = {name: Match(KLDivergenceLoss(), "fc", Tap("fc", of=name)) for name in ("plain", "halved")}
+        calls = {"plain": TensorCall(), "halved": {"type": Halved}}
+        distiller = make(teacher={"plain": plain, "halved": halved}, matches=matches, teacher_call=calls).eval()
+        found, student = distiller(x, y), distiller.student(x)
+        torch.testing.assert_close(found["loss/plain"], kl_divergence_loss(student, plain.eval()(x)))
+        torch.testing.assert_close(found["loss/halved"], kl_divergence_loss(student, halved.eval()(x / 2)))
 
     def test_freeze_of_unknown_module(self) -> None:
         with pytest.raises(TapError, match="did you mean 'body'"):

@@ -120,7 +120,10 @@ class Distiller(BaseModel):
         self.progress: Progress | None = None
         self._teachers = _Teachers(self._build_teachers(teacher))
         self._teacher_views = self._per_teacher(teacher_view, "teacher_view")
-        self._teacher_calls = self._per_teacher(build(teacher_call) or self.call, "teacher_call")
+        by_name = isinstance(teacher_call, Mapping) and "type" not in teacher_call
+        self._teacher_calls = self._per_teacher(
+            (teacher_call if by_name else build(teacher_call)) or self.call, "teacher_call"
+        )
         self._batch: Mapping[str, Any] | None = None
         self._pending: tuple[list[str], Tensor] | None = None
         self._freeze_student()
