@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from limbeck_audiovideo.conformance import discovr
+from limbeck_audiovideo.conformance import comodo, discovr
 from limbeck_core.conformance import Adapter
 
-ADAPTERS: dict[str, Adapter] = {**discovr.ADAPTERS}
+ADAPTERS: dict[str, Adapter] = {**comodo.ADAPTERS, **discovr.ADAPTERS}
 
 __all__ = ["ADAPTERS"]

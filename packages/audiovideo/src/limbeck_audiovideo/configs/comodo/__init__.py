@@ -1,0 +1,1 @@
+"""COMODO on pairs that the package renders, and on UTD-MHAD."""
