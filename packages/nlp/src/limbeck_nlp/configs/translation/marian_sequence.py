@@ -49,9 +49,7 @@ model = dict(
         init_std=0.1,  # at the usual 0.02 a model this narrow hardly sees its words beside their positions
         pad_token_id=0,
         eos_token_id=6,
-        bos_token_id=5,
         decoder_start_token_id=0,
-        forced_eos_token_id=6,
     ),
     call=dict(type=TranslationCall, max_new_tokens=32),
     task_loss=dict(type=TokenCrossEntropyLoss),
