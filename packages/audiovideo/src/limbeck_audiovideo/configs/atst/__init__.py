@@ -1,0 +1,1 @@
+"""ATST on sounds that the package renders, on AudioSet and on DESED."""

@@ -1,0 +1,55 @@
+# ATST-Clip small on 200,000 clips of AudioSet, without labels: 4 processes with 384 clips each.
+#   torchrun --nproc-per-node 4 -m limbeck_core train audiovideo/atst/clip_small --launcher pytorch --data-root D
+#   limbeck train audiovideo/atst/clip_small --data-root D        (one process: scale lr with the batch)
+from mmengine.config import read_base
+from mmengine.optim import CosineAnnealingLR, CosineAnnealingParamScheduler, LinearLR
+
+from limbeck_audiovideo.atst import ATST, ATSTDistiller, KeywordCall, SwapViews, atst_clip_small, clip_views
+from limbeck_core import EMATeacher, Match, Tap
+from limbeck_core.losses import NormalizedMSELoss
+from limbeck_core.schedules import Cosine
+
+with read_base():
+    from .._base_.audioset_pretraining import *
+
+train_dataloader.batch_size = 384
+train_dataloader.dataset.seconds = 9.0
+train_dataloader.dataset.crops = 2
+train_dataloader.collate_fn = dict(type=clip_views)
+train_cfg.max_steps = 39100
+optim_wrapper.optimizer.lr = 0.003  # 5e-4 for 256 clips
+param_scheduler = [
+    dict(type=LinearLR, start_factor=1e-6, by_epoch=False, begin=0, end=1300),
+    dict(type=CosineAnnealingLR, T_max=37800, eta_min=1e-6, by_epoch=False, begin=1300, end=39100),
+    dict(
+        type=CosineAnnealingParamScheduler,
+        param_name="weight_decay",
+        T_max=39100,
+        eta_min_ratio=10.0,  # what does not decay keeps a weight decay of 0
+        by_epoch=False,
+        begin=0,
+        end=39100,
+    ),
+]
+sync_bn = "torch"
+model = dict(
+    type=ATSTDistiller,
+    student=dict(type=ATST, encoder=dict(type=atst_clip_small)),
+    teacher=dict(
+        type=EMATeacher,
+        momentum=dict(type=Cosine, start=0.99, end=1.0),
+        mode="batch_stats",
+        buffers="own",
+        follows="network",
+    ),
+    matches=dict(
+        views=dict(
+            type=Match,
+            loss=dict(type=NormalizedMSELoss),
+            student="predictor",
+            teacher=dict(type=Tap, path="projector"),
+            teacher_adapter=dict(type=SwapViews),
+        ),
+    ),
+    call=dict(type=KeywordCall),
+)
