@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         else:
             overrides = [*options.cfg_options, "+log_level=ERROR", f"+test_evaluator.overlaps={overlaps}"]
+            overrides += ["+test_evaluator.views=['3d','bev','2d','aos']", "+test_evaluator.averages=['AP40','AP11']"]
             overrides += [f"+test_evaluator.results={options.save}"] if options.save else []
             overrides += [f"+test_evaluator.pictures={options.pictures}"] if options.pictures else []
             result = commands.evaluate(

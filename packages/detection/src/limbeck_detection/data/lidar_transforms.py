@@ -7,10 +7,8 @@ generator. Boxes in, boxes out: nothing is changed in place.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from limbeck_core.errors import ConfigError, DataError, LimbeckError
+from limbeck_core.errors import ConfigError, DataError
 from limbeck_detection.data.kitti import CLASSES, KittiFrames, Scene
 from limbeck_detection.pointpillars.boxes import limit_period
 from limbeck_detection.rotated import bev_iou, points_in_boxes
@@ -201,7 +199,7 @@ class ObjectDatabase:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{folder} is no database of objects ({type(error).__name__}: {error}): write one with "
-                f"python -m limbeck_detection.data.lidar_transforms ROOT --split train"
+                f"python -m limbeck_detection.data.database ROOT --split train"
             ) from error
         if len(found.ends) and int(found.ends[-1]) != len(points):
             raise DataError(f"{folder}: points.npy holds {len(points)} points, objects.json speaks of {found.ends[-1]}")
@@ -305,38 +303,3 @@ class PasteObjects:
             if wanted > 0:
                 drawn += pool[torch.randperm(len(pool))[:wanted].numpy()].tolist()
         return drawn
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the database of a data set; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m limbeck_detection.data.lidar_transforms",
-        description="Cut labelled objects out of KITTI frames.",
-    )
-    parser.add_argument("root", type=Path, help="folder of the data set, in KITTI's layout; receives object_database/")
-    parser.add_argument("--split", help="name of a list in ImageSets (default: every labelled frame)")
-    parser.add_argument("--folder", default="training", help="folder of the frames (default: training)")
-    parser.add_argument("--velodyne", default="velodyne", help="folder of the points in there (default: velodyne)")
-    parser.add_argument("--classes", nargs="+", default=list(CLASSES), metavar="NAME")
-    parser.add_argument("--out", type=Path, help="another folder for the database")
-    options = parser.parse_args(arguments)
-    try:
-        frames = KittiFrames(
-            options.root,
-            split=options.split,
-            folder=options.folder,
-            velodyne=options.velodyne,
-            classes=options.classes,
-        )
-        database = cut_objects(frames)
-        folder = database.save(options.out or options.root / DATABASE)
-    except (LimbeckError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    counts = ", ".join(f"{database.names.count(name)} {name}" for name in options.classes)
-    print(f"{folder}: {counts} of {len(frames)} frames")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from limbeck_detection.evaluation.bev_pictures import draw_scenes
-from limbeck_detection.evaluation.checkpoint import Judged, evaluate_checkpoint, judge_checkpoint
-from limbeck_detection.evaluation.coco import average_precision, evaluate, table
+from limbeck_detection.evaluation.checkpoint import Judged, judge_checkpoint
+from limbeck_detection.evaluation.coco import average_precision, evaluate, precision_recall, read_curves, table
 from limbeck_detection.evaluation.kitti import evaluate_kitti, evaluate_kitti_folders, kitti_table
 from limbeck_detection.evaluation.kitti_metric import KittiMetric, detections_to_objects
 from limbeck_detection.evaluation.metric import CocoMetric
-from limbeck_detection.evaluation.pictures import draw_detections
+from limbeck_detection.evaluation.pictures import draw_detections, draw_precision_recall
+from limbeck_detection.evaluation.speed import Speed, measure_speed
 
 __all__ = [
     "CocoMetric",
     "Judged",
     "KittiMetric",
+    "Speed",
     "average_precision",
     "detections_to_objects",
     "draw_detections",
+    "draw_precision_recall",
     "draw_scenes",
     "evaluate",
-    "evaluate_checkpoint",
     "evaluate_kitti",
     "evaluate_kitti_folders",
     "judge_checkpoint",
     "kitti_table",
+    "measure_speed",
+    "precision_recall",
+    "read_curves",
     "table",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from limbeck_core.engine.config import load_config
 from limbeck_core.engine.export import student_alone
 from limbeck_core.engine.sampler import build_dataloader
 from limbeck_core.errors import ConfigError
-from limbeck_detection.evaluation.coco import average_precision
+from limbeck_detection.evaluation.coco import average_precision, precision_recall
 from limbeck_detection.evaluation.metric import as_coco, image_rows
+from limbeck_detection.evaluation.speed import Speed, measure_speed
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,18 @@ class Judged:
         result: As :func:`~limbeck_detection.evaluation.average_precision`, with ``images`` and ``detections``.
         predictions: COCO's result format, with the data set's own category ids.
         classes: Names of the classes, by label.
+        curves: As :func:`~limbeck_detection.evaluation.precision_recall`.
+        shown: Of the first images: ``image`` as the detector saw it, ``truth`` and ``found`` (each ``labels`` and
+            ``boxes`` in its pixels, the latter with ``scores``).
+        speed: How fast it is, if that was asked.
     """
 
     result: dict[str, Any]
     predictions: list[dict[str, Any]]
     classes: tuple[str, ...]
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    shown: tuple[dict[str, Tensor], ...] = ()
+    speed: Speed | None = None
 
 
 @torch.no_grad()
@@ -41,6 +49,8 @@ def judge_checkpoint(
     partial: bool = False,
     data_root: str | Path | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
+    show: int = 0,
+    speed: bool = False,
 ) -> Judged:
     """Run a config's student on its test images (its validation images, if it has no others); no teacher is built.
 
@@ -50,6 +60,8 @@ def judge_checkpoint(
         partial: Accept a file that lacks some of the student's weights.
         data_root: See :func:`~limbeck_core.engine.config.load_config`.
         overrides: See :func:`~limbeck_core.engine.config.load_config`.
+        show: So many of the first images are kept for pictures.
+        speed: Measure latency and throughput at the size of the test images.
 
     Raises:
         ConfigError: if the config has nothing to test on or no student.
@@ -67,9 +79,16 @@ def judge_checkpoint(
     data: Any = batches.dataset
     classes = tuple(getattr(data, "classes", ()))
     rows: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    size = 0
     for batch in batches:
         moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-        rows.extend(image_rows(batch, student.call.predict(model, moved, student.view)))
+        detections = student.call.predict(model, moved, student.view)
+        rows.extend(image_rows(batch, detections))
+        images = batch[student.view]
+        size = int(images.shape[-1])
+        for index in range(min(len(images), show - len(shown))):
+            shown.append(_in_seen_pixels(images[index], batch, detections, index))
     truth, found = as_coco(rows, classes or None)
     strange = [row["category_id"] for row in found if classes and row["category_id"] >= len(classes)]
     if strange:
@@ -79,12 +98,19 @@ def judge_checkpoint(
         )
     numbers = tuple(getattr(data, "category_ids", ()))
     named = [{**row, "category_id": numbers[row["category_id"]]} for row in found] if numbers else found
+    curves = precision_recall(truth, found)
+    measured = measure_speed(model, student.call, size=size, view=student.view) if speed else None
     result = {**average_precision(truth, found), "images": len(truth["images"]), "detections": len(found)}
-    return Judged(result, named, classes)
+    return Judged(result, named, classes, curves, tuple(shown), measured)
 
 
-def evaluate_checkpoint(
-    config: str | Path, checkpoint: str | Path, *, data_root: str | Path | None = None
-) -> dict[str, Any]:
-    """Return the numbers of :func:`judge_checkpoint`; raises as it does."""
-    return judge_checkpoint(config, checkpoint, data_root=data_root).result
+def _in_seen_pixels(image: Tensor, batch: Mapping[str, Any], found: Sequence[Mapping[str, Tensor]], index: int) -> Any:
+    """An image, its truth and what was found, boxes in pixels of the image as the detector saw it."""
+    width, height = (float(side) for side in batch["sizes"][index])
+    scale = torch.tensor([image.shape[-1] / width, image.shape[-2] / height]).repeat(2)
+
+    def scaled(boxes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        kept = {name: boxes[name].cpu() for name in ("labels", "boxes", "scores") if name in boxes}
+        return {**kept, "boxes": kept["boxes"].float() * scale}
+
+    return {"image": image.cpu(), "truth": scaled(batch["truth"][index]), "found": scaled(found[index])}

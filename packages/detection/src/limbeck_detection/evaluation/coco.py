@@ -43,12 +43,9 @@ def average_precision(ground_truth: Mapping[str, Any], predictions: Sequence[Map
         DataError: if a prediction lacks a part, or names an image or a category that the ground truth lacks.
     """
     _check(ground_truth, predictions)
-    truth = COCO(_complete(ground_truth))
     if not predictions:
-        return _nothing_predicted(truth, ground_truth)
-    found = truth.loadRes([dict(prediction) for prediction in predictions])
-    judge = COCOeval_faster(truth, found, iouType="bbox")
-    judge.run()
+        return _nothing_predicted(COCO(_complete(ground_truth)), ground_truth)
+    judge = _judged(ground_truth, predictions)
     stats = judge.stats_as_dict
     result: dict[str, Any] = {name: _percent(stats[theirs]) for name, theirs in _NAMES.items()}
     # thresholds, recalls, categories, areas (the first is all), numbers of detections (the last is 100)
@@ -59,6 +56,45 @@ def average_precision(ground_truth: Mapping[str, Any], predictions: Sequence[Map
         name: _percent(float(p[p > -1].mean()) if (p > -1).any() else -1) for name, p in per_class.items()
     }
     return result
+
+
+def _judged(ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> Any:
+    truth = COCO(_complete(ground_truth))
+    judge = COCOeval_faster(truth, truth.loadRes([dict(row) for row in predictions]), iouType="bbox")
+    judge.run()
+    return judge
+
+
+def precision_recall(
+    ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], *, iou: float = 0.5
+) -> dict[str, list[float]]:
+    """Precision of each class at the recalls 0, 0.01, ..., 1, made monotone as COCO does.
+
+    Args:
+        ground_truth: As for :func:`average_precision`.
+        predictions: As for :func:`average_precision`.
+        iou: Overlap from which a detection counts, one of 0.50, 0.55, ..., 0.95.
+
+    Returns:
+        101 numbers in [0, 1] by class name; classes without an object are left out, and without any prediction all
+        numbers are 0.
+
+    Raises:
+        DataError: as :func:`average_precision`.
+        ValueError: if ``iou`` is none of the ten.
+    """
+    thresholds = [round(0.5 + 0.05 * step, 2) for step in range(10)]
+    if round(iou, 2) not in thresholds:
+        raise ValueError(f"iou must be one of COCO's thresholds {thresholds}, got {iou}")
+    _check(ground_truth, predictions)
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    if not predictions:
+        marked = sorted({mark["category_id"] for mark in ground_truth["annotations"] if not mark.get("iscrowd", 0)})
+        return {names[category]: [0.0] * 101 for category in marked}
+    judge = _judged(ground_truth, predictions)
+    precision = np.asarray(judge.eval["precision"])[thresholds.index(round(iou, 2)), :, :, 0, -1]
+    curves = {names[category]: precision[:, k] for k, category in enumerate(judge.params.catIds)}
+    return {name: curve.tolist() for name, curve in curves.items() if (curve > -1).any()}
 
 
 def _percent(value: float) -> float | None:
@@ -112,6 +148,11 @@ def _check(ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, A
             )
 
 
+def read_curves(predictions: str | Path, annotations: str | Path) -> dict[str, list[float]]:
+    """Return :func:`precision_recall` at an overlap of 0.5 for two files; raises as :func:`evaluate`."""
+    return precision_recall(*_read(predictions, annotations))
+
+
 def evaluate(predictions: str | Path, annotations: str | Path) -> dict[str, Any]:
     """Judge a file of predictions.
 
@@ -124,6 +165,11 @@ def evaluate(predictions: str | Path, annotations: str | Path) -> dict[str, Any]
     Raises:
         DataError: if a file cannot be read or the two do not fit together.
     """
+    truth, found = _read(predictions, annotations)
+    return {**average_precision(truth, found), "images": len(truth["images"]), "detections": len(found)}
+
+
+def _read(predictions: str | Path, annotations: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     truth = read_coco(Path(annotations))
     try:
         found = json.loads(read_text(Path(predictions)))
@@ -134,7 +180,7 @@ def evaluate(predictions: str | Path, annotations: str | Path) -> dict[str, Any]
             f"{predictions} must be a list of mappings with image_id, category_id, bbox and score, got "
             f"{type(found).__name__}"
         )
-    return {**average_precision(truth, found), "images": len(truth["images"]), "detections": len(found)}
+    return truth, found
 
 
 def table(result: Mapping[str, Any]) -> str:

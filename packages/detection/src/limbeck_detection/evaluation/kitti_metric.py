@@ -10,10 +10,10 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from limbeck_core.errors import DataError
+from limbeck_core.errors import ConfigError, DataError
 from limbeck_detection.data.kitti import CLASSES, Calibration, KittiObjects, wrap, write_objects
 from limbeck_detection.evaluation.bev_pictures import draw_scenes
-from limbeck_detection.evaluation.kitti import Overlaps, evaluate_kitti
+from limbeck_detection.evaluation.kitti import VIEWS, Overlaps, evaluate_kitti
 
 JUDGED_RANGE = (0.0, -40.0, -3.0, 70.4, 40.0, 0.0)  # of the middle of the bottom, in the lidar's frame
 
@@ -60,18 +60,23 @@ def detections_to_objects(
 class KittiMetric(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
     """KITTI's average precision in MMEngine's evaluator, for frames with ``truth=True``.
 
-    Keys are those of :func:`~limbeck_detection.evaluation.evaluate_kitti`; a run is usually judged by
-    ``mean/3d/AP40/moderate``.
+    Keys are those of :func:`~limbeck_detection.evaluation.evaluate_kitti`, as far as ``views`` and ``averages`` go; a
+    run is usually judged by ``mean/3d/AP40/moderate``.
 
     Args:
         classes: Names of the classes, by label.
         overlaps: See :func:`~limbeck_detection.evaluation.evaluate_kitti`.
+        views: Which of ``3d``, ``bev``, ``2d`` and ``aos`` are given.
+        averages: Which of ``AP40`` and ``AP11`` are given.
         judged_range: See :func:`detections_to_objects`.
         results: Folder that files of results are written to as well; ``None`` writes none.
         pictures: Folder that the first frames are drawn into, seen from above; ``None`` draws none.
         num_pictures: How many of them.
         collect_device: ``"cpu"`` or ``"gpu"``, where ranks exchange predictions.
         prefix: Put before each key with a slash.
+
+    Raises:
+        ConfigError: if ``views`` or ``averages`` names something else.
     """
 
     default_prefix = ""
@@ -81,6 +86,8 @@ class KittiMetric(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         *,
         classes: Sequence[str] = CLASSES,
         overlaps: Overlaps = "strict",
+        views: Sequence[str] = ("3d", "bev"),
+        averages: Sequence[str] = ("AP40",),
         judged_range: Sequence[float] = JUDGED_RANGE,
         results: str | Path | None = None,
         pictures: str | Path | None = None,
@@ -91,6 +98,8 @@ class KittiMetric(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.classes = tuple(classes)
         self.overlaps: Overlaps = overlaps
+        self.views = _among(views, (*VIEWS, "aos"), "views")
+        self.averages = _among(averages, ("AP40", "AP11"), "averages")
         self.judged_range = tuple(judged_range)
         self.folder = None if results is None else Path(results)
         self.pictures = None if pictures is None else Path(pictures)
@@ -138,4 +147,17 @@ class KittiMetric(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
     def compute_metrics(self, results: list[tuple[KittiObjects, KittiObjects]]) -> dict[str, float]:
         """Return the numbers of all frames."""
         truth, found = ([pair[side] for pair in results] for side in (0, 1))
-        return evaluate_kitti(truth, found, classes=self.classes, overlaps=self.overlaps)
+        result = evaluate_kitti(truth, found, classes=self.classes, overlaps=self.overlaps)
+        given = {}
+        for key, value in result.items():
+            _, view, average, _ = key.split("/")
+            if view in self.views and average in self.averages:
+                given[key] = value
+        return given
+
+
+def _among(values: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
+    strange = [value for value in values if value not in known]
+    if strange:
+        raise ConfigError(f"{name} of KittiMetric must be some of {', '.join(known)}, got {', '.join(strange)}")
+    return tuple(values)

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
+
+from limbeck_core.errors import DataError
 
 # Okabe and Ito, Color Universal Design, 2008
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -47,6 +50,38 @@ def draw_detections(
         line[0].set_ylabel(title)
     handles = [Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour_of(i), linewidth=2) for i in range(len(classes))]
     figure.legend(handles, list(classes), loc="outside lower center", ncols=len(classes), frameon=False)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def draw_precision_recall(curves: Mapping[str, Sequence[float]], path: str | Path, *, most: int = 7) -> Path:
+    """Draw precision over recall, one line a class, and their mean.
+
+    Args:
+        curves: What :func:`~limbeck_detection.evaluation.precision_recall` returned.
+        path: PNG file to write.
+        most: So many classes get a line, those with the least area first, since they need a look; the mean is of all.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: if there is no curve.
+    """
+    if not curves:
+        raise DataError("there is no class with an object, so there are no curves to draw")
+    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    recalls = np.linspace(0, 1, len(next(iter(curves.values()))))
+    weakest = sorted(curves, key=lambda name: float(np.mean(curves[name])))[:most]
+    for number, name in enumerate(weakest):
+        axis.plot(recalls, curves[name], color=colour_of(number), linewidth=1.2, label=name)
+    axis.plot(recalls, np.mean(list(curves.values()), axis=0), color="black", linewidth=2.4, label="mean of all")
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axis.legend(fontsize=8, frameon=False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from limbeck_core.checks import check_between
 from limbeck_core.errors import ConfigError, ShapeError
 from limbeck_detection.pointpillars.backbone import SECOND, SECONDFPN
 from limbeck_detection.pointpillars.boxes import KITTI_ANCHORS, AnchorClass
@@ -35,6 +36,8 @@ class PointPillars(nn.Module):
         classes: Anchors of each class, in the order of the labels; or their fields.
         point_features: Features of a point: x, y, z and others (reflectance).
         legacy: See :class:`~limbeck_detection.pointpillars.encoder.PillarFeatureNet`.
+        norm_momentum: Share of a step's statistics in the running ones of batch norm. The original 0.01 needs some
+            thousand steps to settle; a run of a few hundred is judged by stale statistics unless this is larger.
         detection: Further arguments of :class:`~limbeck_detection.pointpillars.head.Anchor3DHead`.
 
     Raises:
@@ -53,6 +56,7 @@ class PointPillars(nn.Module):
         classes: Sequence[AnchorClass | Mapping[str, Any]] = KITTI_ANCHORS,
         point_features: int = 4,
         legacy: bool = True,
+        norm_momentum: float = 0.01,
         **detection: Any,
     ) -> None:
         super().__init__()
@@ -79,6 +83,10 @@ class PointPillars(nn.Module):
             map_size=(height // layer_strides[0], width // layer_strides[0]),
             **detection,
         )
+        check_between(norm_momentum, "norm_momentum", 0.0, 1.0)
+        for module in self.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.momentum = norm_momentum
 
     @property
     def num_classes(self) -> int:
