@@ -13,6 +13,7 @@ from torch import Tensor
 
 from limbeck_core.errors import ShapeError
 from limbeck_pose.dwpose import SimCCDivergenceLoss, SimCCTaskLoss, simcc_divergence_loss, simcc_task_loss
+from limbeck_pose.dwpose.divergence import sharpened_divergence
 from limbeck_pose.simcc import SimCC
 from loss_contract import LossContract, randn
 
@@ -127,3 +128,17 @@ def test_an_empty_batch_is_a_differentiable_zero(loss: str) -> None:
     value.backward()
     assert value.item() == 0
     assert scores.grad is not None
+
+
+def test_the_gradient_worked_out_beforehand() -> None:
+    scores = randn(2, 3, 6, seed=1).double().requires_grad_()
+    reference = randn(2, 3, 6, seed=2).double()
+    assert torch.autograd.gradcheck(lambda s: sharpened_divergence(s, reference, 3.0), (scores,))
+    assert sharpened_divergence(reference, reference, 10.0).abs().max() == 0
+
+
+def test_large_scores_stay_finite() -> None:
+    """Ten times a score of 1e4 overflows float16, and its exponential everything."""
+    scores = torch.tensor([[[1e4, 0.0, -1e4]]], dtype=torch.float16)
+    other = torch.tensor([[[0.0, 1e4, -1e4]]], dtype=torch.float16)
+    assert sharpened_divergence(scores, other, 10.0).item() == pytest.approx(1e5, rel=1e-3)

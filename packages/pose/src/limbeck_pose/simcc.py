@@ -99,13 +99,14 @@ class SimCC:
             centre = centres[..., axis]
             weight = weight * ((centre + margin >= 0) & (centre - margin < bins)).to(weight.dtype)
         labels = [self._label(centres[..., axis], bins, axis) for axis, bins in enumerate(self.bins)]
-        x, y = (label * weight.unsqueeze(-1) for label in labels)
+        x, y = (label.mul_(weight.unsqueeze(-1)) for label in labels)
         return SimCCTargets(x, y, weight)
 
     def _label(self, centre: Tensor, bins: int, axis: int) -> Tensor:
         positions = torch.arange(bins, dtype=centre.dtype, device=centre.device)
         if self.labels == "gaussian":
-            return torch.exp(-((positions - centre.unsqueeze(-1)) ** 2) / (2 * self.sigmas[axis] ** 2))
+            # in place: a whole-body batch has millions of labels
+            return (positions - centre.unsqueeze(-1)).square_().mul_(-0.5 / self.sigmas[axis] ** 2).exp_()
         spread = torch.full((*centre.shape, bins), self.smoothing / max(bins - 1, 1), dtype=centre.dtype)
         peak = centre.clamp(0, bins - 1).long().unsqueeze(-1)
         return spread.to(centre.device).scatter(-1, peak, 1 - self.smoothing)

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax, softmax
 
 from limbeck_core.checks import check_finite, check_ndim, check_positive, check_same_shape
-from limbeck_core.errors import NonFiniteError, ShapeError
-from limbeck_core.functional import kl_divergence_loss
-from limbeck_core.functional.precision import at_least_float32
+from limbeck_core.errors import ShapeError
 from limbeck_core.functional.reduction import Reduction, check_reduction, reduce_loss
+from limbeck_pose.dwpose.divergence import sharpened_divergence
 
 SHARPNESS = 10.0
 
@@ -53,9 +50,7 @@ def simcc_task_loss(
     """
     _check(scores, labels, "scores", "labels", sharpness, reduction)
     _check_weight(weight, scores, "weight")
-    log_q = log_softmax(at_least_float32(scores) * sharpness, -1)
-    p = softmax(at_least_float32(labels.detach()) * sharpness, -1)
-    per_keypoint = kl_div(log_q, p, reduction="none").mean(-1)
+    per_keypoint = sharpened_divergence(scores, labels, sharpness) / scores.shape[-1]
     loss = reduce_loss((per_keypoint * weight).sum(1) / scores.shape[1], reduction)
     check_finite(loss, scores=scores, labels=labels)
     return loss
@@ -96,19 +91,13 @@ def simcc_divergence_loss(
         Eq. 3 of the paper, and its released code.
     """
     _check(student_scores, teacher_scores, "student_scores", "teacher_scores", sharpness, reduction)
-    try:
-        per_keypoint = kl_divergence_loss(
-            student_scores.transpose(1, 2), teacher_scores.transpose(1, 2), temperature=1 / sharpness, reduction="none"
-        )
-    except NonFiniteError:
-        # core speaks of logits: say it with the names of this function
-        check_finite(torch.tensor(torch.nan), student_scores=student_scores, teacher_scores=teacher_scores)
-        raise
+    per_keypoint = sharpened_divergence(student_scores, teacher_scores, sharpness)
     if mask is not None:
         _check_weight(mask, student_scores, "mask")
         per_keypoint = per_keypoint * mask
-    # core's loss is scaled by the squared temperature
-    return reduce_loss(per_keypoint.sum(1) * (sharpness**2 / student_scores.shape[1]), reduction)
+    loss = reduce_loss(per_keypoint.sum(1) / student_scores.shape[1], reduction)
+    check_finite(loss, student_scores=student_scores, teacher_scores=teacher_scores)
+    return loss
 
 
 class SimCCTaskLoss(nn.Module):
