@@ -117,8 +117,8 @@ class Branch(nn.Module):
         found: Encoded = self.encoder(self.rows(video))
         if self.head is not None:
             self.head(found.embedding)
-        tokens = found.tokens
-        return Encoded(found.embedding, tokens.reshape(len(video), -1, *tokens.shape[2:]))
+        times = video.shape[2] if self.by_frame else self.encoder.times
+        return Encoded(found.embedding, found.tokens.reshape(len(video), times, *found.tokens.shape[2:]))
 
 
 class TokenDecoder(nn.Module):
@@ -289,3 +289,7 @@ class MaskedCall(TensorCall):
             raise MatchError(f"DISCOVR needs {view!r} of the batch, it has {', '.join(map(str, batch))}")
         model(batch[view], self.views)
         return {}
+
+    def predict(self, model: nn.Module, batch: Batch, view: str) -> Any:
+        """Return one embedding a clip, of the student or of a teacher that is one of its branches."""
+        return model.embed(batch[view]) if isinstance(model, Branch) else self.capture(model, batch, view)

@@ -25,7 +25,8 @@ class Videos(Dataset[dict[str, Any]]):
     """One clip of each video.
 
     An item has ``inputs``, bytes ``(C, T, H, W)``; ``ids``, its number; and with labels ``targets``: a class index, or
-    a mapping from column to class index where several columns are asked for.
+    a mapping from column to class index where several columns are asked for. With ``split_column`` also ``split``, the
+    text of that column.
 
     All files are looked at when the data set is made, and those that cannot be read are named together in one message,
     before any training.
@@ -42,6 +43,8 @@ class Videos(Dataset[dict[str, Any]]):
         videos: Folder below ``root`` that the paths of the table start from.
         where: Rows of the table to keep: column to text (``{"Split": "TRAIN"}``), or to a pair of numbers between
             which the value lies, both included (``{"EF": (50, 100)}``).
+        split_column: Column of the table that says which part a video is of, for evaluators that train on one part and
+            judge another.
         classes_from: Columns of numbers that become two classes: column to the least value of class 1.
         frame_rate: Frames a second of folders of images.
         check: ``"first"`` decodes the first frame of each file and reads the times of all; ``"all"`` decodes all.
@@ -63,14 +66,17 @@ class Videos(Dataset[dict[str, Any]]):
         file_column: str = "file",
         videos: str | Path = "",
         where: Mapping[str, Any] | None = None,
+        split_column: str | None = None,
         classes_from: Mapping[str, float] | None = None,
         frame_rate: float = 30.0,
         check: Literal["first", "all"] = "first",
     ) -> None:
         if check not in ("first", "all"):
             raise ConfigError(f"check must be 'first' or 'all', got {check!r}")
-        if table is None and (where or classes_from or labels not in (None, "folder")):
-            raise ConfigError("where, classes_from and labels other than 'folder' need a table: give table=FILE.csv")
+        if table is None and (where or classes_from or split_column or labels not in (None, "folder")):
+            raise ConfigError(
+                "where, classes_from, split_column and labels other than 'folder' need a table: give table=FILE.csv"
+            )
         self.root = Path(root)
         self.clip: Clip = build(clip) if isinstance(clip, Mapping) else clip
         self.crop: Callable[[Tensor], Tensor] | None = build(crop) if isinstance(crop, Mapping) else crop
@@ -85,10 +91,12 @@ class Videos(Dataset[dict[str, Any]]):
             if labels == "folder" and any(path.parent == self.root for path in self.paths):
                 raise DataError(f"labels='folder' needs each video in a folder of its class below {self.root}")
         else:
-            everything, rows = _rows(self.root / table, [file_column, *self.columns, *(where or {})], where or {})
+            asked = [file_column, *self.columns, *(where or {}), *([split_column] if split_column else [])]
+            everything, rows = _rows(self.root / table, asked, where or {})
             self.paths = [_locate(self.root / videos, row[file_column]) for row in rows]
         if not self.paths:
             raise DataError(f"no video is left below {self.root}: check the path, and where={where}")
+        self.split = [row[split_column] for row in rows] if split_column else None
         thresholds = dict(classes_from or {})
         self.classes = {c: _classes(everything, c, thresholds.get(c)) for c in self.columns}
         self.targets = {
@@ -134,6 +142,8 @@ class Videos(Dataset[dict[str, Any]]):
         if self.columns:
             targets = {column: int(values[index]) for column, values in self.targets.items()}
             item["targets"] = next(iter(targets.values())) if self.single else targets
+        if self.split is not None:
+            item["split"] = self.split[index]
         return item
 
 

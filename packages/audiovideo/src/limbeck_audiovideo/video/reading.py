@@ -227,12 +227,11 @@ def write_video(
     if len(stamps) != len(frames) or any(b <= a for a, b in pairwise(stamps)):
         raise ValueError(f"times must rise by a millisecond or more, one a frame ({len(frames)}), got {len(stamps)}")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate or Fraction(1000))
+        # one quality throughout: left alone, an encoder saves on later frames what it spent on the first
+        stream = container.add_stream(codec, rate=rate or Fraction(1000), options={"qmin": "2", "qmax": "2"})
         stream.height, stream.width = frames.shape[-2:]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = base
-        if codec == "mpeg4":
-            stream.codec_context.bit_rate = 64 * frames.shape[-1] * frames.shape[-2] * max(int(rate or 30), 1)
         for stamp, picture in zip(stamps, frames, strict=True):
             pixels = picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
