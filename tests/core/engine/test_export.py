@@ -355,7 +355,7 @@ class TestRefused:
     def test_other_shapes_and_no_numbers(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: list[Tensor]
     ) -> None:
-        def lying(program: Any, path: Path) -> formats.Written:
+        def lying(program: Any, path: Path, facts: Any) -> formats.Written:
             return formats.Written(lambda inputs: [o[: len(inputs[0])] for o in outputs], "an elf")
 
         monkeypatch.setattr(export_module, "write_pt2", lying)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from limbeck_core.errors import ConfigError
-from limbeck_vision.data.folders import read_image
+from limbeck_vision.data.folders import EXTENSIONS, read_image
 
 
 class ImagePredictor:
@@ -22,10 +22,15 @@ class ImagePredictor:
         classes: Names in the order of the scores; without them classes are numbers.
         top: How many classes are given, the most probable first.
 
+    Attributes:
+        suffixes: Files that a folder stands for when it is given as an input.
+
     Raises:
         ConfigError: if ``size`` or ``top`` is below 1; or, when a prediction is described, if the number of names is
             not that of the scores.
     """
+
+    suffixes = tuple(sorted(EXTENSIONS))
 
     def __init__(self, size: int, *, classes: Sequence[str] | None = None, top: int = 5) -> None:
         if size < 1 or top < 1:

@@ -39,6 +39,19 @@ class Call(Protocol):
         ...
 
 
+@runtime_checkable
+class GraphCall(Protocol):
+    """For exports: what a call adds whose prediction is no fixed number of tensors, such as boxes of each image."""
+
+    def serve(self, model: nn.Module, batch: Batch, view: str) -> Mapping[str, Tensor]:
+        """Return the prediction as tensors by name whose first axis is the batch."""
+        ...
+
+    def difference(self, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
+        """Largest difference of two such predictions as a share of the largest value, where order means nothing."""
+        ...
+
+
 class TensorCall:
     """Models that take one tensor and return a tensor (torchvision, timm, MONAI, most hand-written ones).
 

@@ -260,7 +260,7 @@ class DFINETransformer(nn.Module):
         else:
             index = scores.amax(dim=-1).topk(count, dim=1).indices
         content, chosen_scores = (t.gather(1, index[..., None].expand(-1, -1, t.shape[-1])) for t in (tokens, scores))
-        chosen_anchors = anchors.expand(len(memory), -1, -1).gather(1, index[..., None].expand(-1, -1, 4))
+        chosen_anchors = anchors.expand(memory.shape[0], -1, -1).gather(1, index[..., None].expand(-1, -1, 4))
         return _Selected(content, self.enc_bbox_head(content) + chosen_anchors, chosen_scores)
 
     def _denoise(self, targets: Targets | None, memory: Tensor) -> Denoising | None:

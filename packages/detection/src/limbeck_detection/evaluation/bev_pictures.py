@@ -40,7 +40,7 @@ def draw_scenes(
     Returns:
         The path.
     """
-    figure = Figure(figsize=(3.2 * len(points), 3.2 * len(rows) + 0.5), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(points), 4.2 * len(rows) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(points), squeeze=False)
     for line, (title, found) in zip(axes, rows.items(), strict=True):
@@ -56,7 +56,7 @@ def draw_scenes(
     if truth is not None:
         handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor="black", linestyle="--"))
         names.append("truth")
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 * len(points)), frameon=False)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

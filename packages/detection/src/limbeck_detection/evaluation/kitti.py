@@ -18,7 +18,15 @@ from torchvision.ops import box_iou
 
 from limbeck_core.errors import DataError, closest
 from limbeck_detection.data.dataset import read_text
-from limbeck_detection.data.kitti import CLASSES, DONT_CARE, KittiObjects, read_objects
+from limbeck_detection.data.kitti import (
+    CLASSES,
+    DONT_CARE,
+    LEAST_HEIGHT,
+    MOST_OCCLUDED,
+    MOST_TRUNCATED,
+    KittiObjects,
+    read_objects,
+)
 from limbeck_detection.rotated import bev_iou, box_iou_3d
 
 Array = npt.NDArray[np.float64]
@@ -28,7 +36,6 @@ Overlaps = Literal["strict", "loose"]
 LEVELS = ("easy", "moderate", "hard")
 VIEWS = ("2d", "bev", "3d")
 POSITIONS = 41  # of recall: 0, 1/40, ..., 1
-_HEIGHT, _OCCLUSION, _TRUNCATION = (40, 25, 25), (0, 1, 2), (0.15, 0.3, 0.5)
 _NEIGHBOURS = {"car": "van", "pedestrian": "person_sitting"}
 _STRICT = {"car": (0.7, 0.7, 0.7), "pedestrian": (0.5, 0.5, 0.5), "cyclist": (0.5, 0.5, 0.5)}
 _LOOSE = {"car": (0.7, 0.5, 0.5), "pedestrian": (0.5, 0.25, 0.25), "cyclist": (0.5, 0.25, 0.25)}
@@ -210,10 +217,11 @@ def _choose(frame: _Frame, name: str, level: int) -> _Chosen:
     own = np.array([other.lower() == name for other in truth.names], dtype=np.bool_)
     neighbour = np.array([other.lower() == _NEIGHBOURS.get(name) for other in truth.names], dtype=np.bool_)
     height = truth.boxes_2d[:, 3] - truth.boxes_2d[:, 1]
-    hard = (truth.occlusion > _OCCLUSION[level]) | (truth.truncation > _TRUNCATION[level]) | (height <= _HEIGHT[level])
+    hard = (truth.occlusion > MOST_OCCLUDED[level]) | (truth.truncation > MOST_TRUNCATED[level])
+    hard |= height <= LEAST_HEIGHT[level]
     objects = np.where(own & ~hard, 0, np.where(own | neighbour, 1, -1))
     mine = np.array([other.lower() == name for other in found.names], dtype=np.bool_)
-    low = np.abs(found.boxes_2d[:, 3] - found.boxes_2d[:, 1]) < _HEIGHT[level]
+    low = np.abs(found.boxes_2d[:, 3] - found.boxes_2d[:, 1]) < LEAST_HEIGHT[level]
     return _Chosen(frame, objects, np.where(low, 1, np.where(mine, 0, -1)))
 
 

@@ -26,9 +26,16 @@ def first_batches(
 ) -> list[Any]:
     """Read the first batches of a loader, as a run would see them; generators are as they were afterwards.
 
+    Arguments and errors are those of :func:`small_loader`; ``count`` batches are read, fewer where the data set ends.
+    """
+    return read(small_loader(loader, seed=seed, training=training, batch_size=batch_size), count)
+
+
+def small_loader(loader: Mapping[str, Any], *, seed: int, training: bool, batch_size: int | None = None) -> Any:
+    """Build a loader that reads in this process.
+
     Args:
         loader: Config of a loader (see :func:`~limbeck_core.engine.sampler.build_dataloader`).
-        count: How many batches; fewer are returned where the data set ends.
         seed: The run's seed.
         training: Whether they are read as for training, shuffled by default.
         batch_size: Samples a batch, in the order of the data set, whatever the loader says.
@@ -40,7 +47,11 @@ def first_batches(
     options: dict[str, Any] = {name: value for name, value in loader.items() if name not in left_out}
     if batch_size is not None:
         options |= {"batch_size": batch_size, "sampler": {"shuffle": False}}
-    built = build_dataloader(options, seed=seed, training=training)
+    return build_dataloader(options, seed=seed, training=training)
+
+
+def read(built: Any, count: int) -> list[Any]:
+    """Read the first batches of a loader that was built; generators are as they were afterwards."""
     with isolated():
         iterator = iter(built)
     return [fetch(iterator) for _ in range(min(count, len(built)))]

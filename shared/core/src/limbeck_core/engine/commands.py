@@ -23,7 +23,7 @@ from limbeck_core.engine.config import load_config
 from limbeck_core.engine.export import student_alone
 from limbeck_core.engine.runner import Runner
 from limbeck_core.engine.sampler import stack
-from limbeck_core.errors import DEBUG_VARIABLE, ConfigError, LimbeckError, debugging
+from limbeck_core.errors import DEBUG_VARIABLE, ConfigError, DataError, LimbeckError, debugging
 from limbeck_core.inspect import Finding, diagnose
 from limbeck_core.schedules import Progress
 from limbeck_core.tap import first_length
@@ -37,7 +37,10 @@ _OWNER = ".config"  # in a default work folder, the file of the config that trai
 
 
 class Predictor(Protocol):
-    """What ``limbeck predict`` needs of a domain; a config names one as ``predictor = dict(type=..., ...)``."""
+    """What ``limbeck predict`` needs of a domain; a config names one as ``predictor = dict(type=..., ...)``.
+
+    One with an attribute ``suffixes``, such as ``(".jpg", ".png")``, takes a folder for the files of those kinds in it.
+    """
 
     def read(self, source: str) -> Any:
         """Return one sample, prepared as for testing: what the test data set would give, targets left out."""
@@ -311,7 +314,8 @@ def predict(
     Args:
         config: A path, or the name of an installed config, with ``predictor`` (see :class:`Predictor`).
         checkpoint: Weights of the student; their moving average, if the run kept one.
-        inputs: What the predictor reads, usually paths of files.
+        inputs: What the predictor reads, usually paths of files; a folder stands for its files where the predictor says
+            which kinds it reads.
         partial: Accept a file that lacks some of the student's weights.
         overrides: See :func:`~limbeck_core.engine.config.load_config`.
 
@@ -320,6 +324,7 @@ def predict(
 
     Raises:
         ConfigError: if the config has no ``predictor`` or no ``model.student``.
+        DataError: if a folder holds no file that the predictor reads.
         CheckpointError: if the checkpoint cannot be read or does not fit.
     """
     settings = load_config(config, overrides=overrides)
@@ -333,10 +338,22 @@ def predict(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     student = alone.model.to(device).eval()
     with torch.no_grad():
-        for source in inputs:
+        for source in _files(inputs, getattr(predictor, "suffixes", ())):
             batch = {name: _to(value, device) for name, value in stack([predictor.read(source)]).items()}
             output = alone.call.predict(student, batch, alone.view)
             yield predictor.describe(source, output)
+
+
+def _files(inputs: Sequence[str], suffixes: Sequence[str]) -> Iterator[str]:
+    """The inputs, and for a folder the files of some kinds in it, by name."""
+    for source in inputs:
+        if not suffixes or not Path(source).is_dir():
+            yield source
+            continue
+        found = sorted(str(path) for path in Path(source).iterdir() if path.suffix.lower() in suffixes)
+        if not found:
+            raise DataError(f"{source} is a folder without a file of {', '.join(suffixes)} directly in it")
+        yield from found
 
 
 def _to(value: Any, device: torch.device) -> Any:

@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from limbeck_core.build import build, resolve_type
-from limbeck_core.calls import Call, OpenMMLabCall, TensorCall
-from limbeck_core.engine.batches import first_batches
+from limbeck_core.calls import Call, GraphCall, OpenMMLabCall, TensorCall
+from limbeck_core.engine.batches import read, small_loader
 from limbeck_core.engine.checkpoints import average_in, load_student, student_of
 from limbeck_core.engine.config import load_config
 from limbeck_core.engine.formats import (
@@ -53,6 +53,7 @@ TOLERANCE = 1e-4  # of the largest output; ONNX Runtime fuses and reorders sums,
 _ENDINGS: dict[Format, str] = {"state_dict": "_state_dict.pth", "onnx": ".onnx", "pt2": ".pt2", "hub": "_hub"}
 _NAMING_OTHERS = (".onnx", ".json")  # files that name others, which must be there before them
 _RANDOM = "the model draws random numbers in evaluation"
+_NAMED = 12  # classes whose names a table shows; the file has all
 _TIMED_RUNS, _TIMED_SECONDS = 30, 1.0
 _STAGES = ("test", "val", "train")
 _TIMINGS = ("time", "data_time")  # scalars that the engine logs beside the metrics
@@ -107,6 +108,7 @@ class Exported:
         threads: Threads of that measurement.
         inputs: Name, type and shape of each input.
         outputs: The same of each output.
+        classes: Names of the classes by label, if the data set has such.
         metrics: What the checkpoint says it reached.
         check: How far the file is from the student.
     """
@@ -122,6 +124,7 @@ class Exported:
     threads: int = 1
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     check: Check = field(default_factory=Check)
 
@@ -140,6 +143,9 @@ class Exported:
             rows.append(("latency", f"{self.latency * 1000:.2f} ms at batch 1 (median; CPU, {threads})"))
         rows += [("input", text) for text in self.inputs]
         rows += [("output", text) for text in self.outputs]
+        if self.classes:
+            more = "" if len(self.classes) <= _NAMED else f", ... ({len(self.classes)} in all)"
+            rows.append(("classes", ", ".join(self.classes[:_NAMED]) + more))
         rows += [("metric", f"{name} {value:.4f}") for name, value in self.metrics.items()]
         return [*rows, ("check", str(self.check))]
 
@@ -275,15 +281,17 @@ def export(
         raise ExportError(f"{target} is the checkpoint itself, which stays as it is: name another file with --out")
     alone = student_alone(settings, path, partial=partial)
     batch, missing = None, ""
+    classes: tuple[str, ...] = ()
     if not isinstance(alone.call, OpenMMLabCall):
         try:
-            batch = _read_batch(settings, alone.view, input_shape)
+            batch, classes = _read_batch(settings, alone.view, input_shape)
         except LimbeckError as error:
             # a graph is recorded on an input; weights are whole without one
             if format in ("onnx", "pt2") or input_shape is not None:
                 raise
             missing = str(error)
-    return _write(alone, target, format, batch, real=input_shape is None, missing=missing, title=Path(config).stem)
+    real, title = input_shape is None, Path(config).stem
+    return _write(alone, target, format, batch, real=real, missing=missing, title=title, classes=classes)
 
 
 def export_student(
@@ -325,7 +333,10 @@ def _check_format(format: str) -> None:
         raise ExportError(f"format must be one of {', '.join(FORMATS)}, got {format!r}: {closest(format, FORMATS)}")
 
 
-def _read_batch(settings: Mapping[str, Any], view: str, input_shape: Sequence[int] | None) -> Mapping[str, Any]:
+def _read_batch(
+    settings: Mapping[str, Any], view: str, input_shape: Sequence[int] | None
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """A batch, and the names of the data set's classes where it has such."""
     if input_shape is not None:
         if len(input_shape) < 2 or min(input_shape) < 1:
             raise ExportError(
@@ -333,20 +344,22 @@ def _read_batch(settings: Mapping[str, Any], view: str, input_shape: Sequence[in
                 + ",".join(map(str, input_shape))
             )
         # in [0, 1], since some models refuse images that are not
-        return {view: torch.rand(max(BATCH_SIZES), *input_shape[1:], generator=torch.Generator().manual_seed(0))}
+        drawn = torch.rand(max(BATCH_SIZES), *input_shape[1:], generator=torch.Generator().manual_seed(0))
+        return {view: drawn}, ()
     stage = next((s for s in _STAGES if settings.get(f"{s}_dataloader") is not None), None)
     if stage is None:
         raise ExportError("the config has no data set to take an input from: say --input-shape, such as 1,3,224,224")
     loader = settings[f"{stage}_dataloader"]
     try:
-        batches = first_batches(loader, 1, seed=0, training=False, batch_size=max(BATCH_SIZES))
+        built = small_loader(loader, seed=0, training=False, batch_size=max(BATCH_SIZES))
+        batches = read(built, 1)
     except (LimbeckError, OSError) as error:
         raise ExportError(
             f"no input could be read from the {stage} data ({error}); or say --input-shape, such as 1,3,224,224"
         ) from error
     if not batches or not isinstance(batches[0], Mapping):
         raise ExportError(f"the {stage} data gives no batch that is a mapping: say --input-shape, such as 1,3,224,224")
-    return batches[0]
+    return batches[0], tuple(map(str, getattr(built.dataset, "classes", ())))
 
 
 def _write(
@@ -358,6 +371,7 @@ def _write(
     real: bool,
     missing: str,
     title: str,
+    classes: tuple[str, ...] = (),
 ) -> Exported:
     model = alone.model.cpu().eval().requires_grad_(False)
     remove_taps(model)
@@ -387,11 +401,12 @@ def _write(
         threads=torch.get_num_threads(),
         inputs=inputs,
         outputs=outputs,
+        classes=classes,
         metrics=dict(alone.metrics),
     )
     with _published(target, folder=target if format == "hub" else target.parent) as scratch:
         written = _write_format(served, examples, card, alone, scratch)
-        check = _compare(examples, written, missing)
+        check = _compare(examples, written, missing, alone.call)
         latency = _measure(written.run, examples) if written.run is not None and examples is not None else None
         card = replace(card, check=check, latency=latency)
         if format == "hub":
@@ -417,7 +432,8 @@ def _write_format(
     if examples is None:
         raise ExportError(f"{card.format} needs a batch to record the student on")
     program = record(served, examples)
-    return write_onnx(program, examples, path) if card.format == "onnx" else write_pt2(program, path)
+    facts = _facts(card, alone)
+    return write_onnx(program, examples, path, facts) if card.format == "onnx" else write_pt2(program, path, facts)
 
 
 @contextmanager
@@ -443,7 +459,7 @@ def _published(target: Path, folder: Path) -> Iterator[Path]:
 # ---------------------------------------------------------------------- checking and measuring
 
 
-def _compare(examples: Examples | None, written: Written, missing: str) -> Check:
+def _compare(examples: Examples | None, written: Written, missing: str, call: Call) -> Check:
     if examples is None or written.run is None:
         return Check(tensors=written.tensors, missing=missing if examples is None else written.runtime)
     if not examples.repeats and written.tensors:
@@ -457,10 +473,15 @@ def _compare(examples: Examples | None, written: Written, missing: str) -> Check
                 f"by {written.runtime} the file gives outputs of shape {shapes[0]} where PyTorch gives {shapes[1]}, so "
                 "it was not kept"
             )
-        for mine, truth in zip(found, expected, strict=True):
-            if truth.numel():
-                difference = float((mine.double() - truth.double()).abs().max())
-                share = difference / max(float(truth.double().abs().max()), 1e-12)
+        if isinstance(call, GraphCall):
+            mine, truth = (dict(zip(examples.output_names, side, strict=True)) for side in (found, expected))
+            share = call.difference(mine, truth)
+            absolute = relative = relative if share <= relative else share
+            continue
+        for tensor, wanted in zip(found, expected, strict=True):
+            if wanted.numel():
+                difference = float((tensor.double() - wanted.double()).abs().max())
+                share = difference / max(float(wanted.double().abs().max()), 1e-12)
                 # NaN compares as neither smaller nor larger, and must not get lost
                 absolute = absolute if difference <= absolute else difference
                 relative = relative if share <= relative else share
@@ -500,9 +521,11 @@ def _facts(card: Exported, alone: StudentAlone) -> dict[str, Any]:
     return {
         "architectures": [type(alone.model).__name__],
         "call": dotted(type(alone.call)),
+        "call_settings": dict(getattr(alone.call, "settings", {})),
         "normalization": None if normalization is None else dict(zip(("mean", "std"), normalization, strict=True)),
         "inputs": list(card.inputs),
         "outputs": list(card.outputs),
+        "classes": list(card.classes),
         "weights": card.weights,
         "parameters": card.parameters,
         "macs": card.macs,

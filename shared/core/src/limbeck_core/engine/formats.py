@@ -24,6 +24,7 @@ from limbeck_core.errors import ConfigError, ExportError, MissingDependency
 from limbeck_core.tap import leaves
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+FACTS_FILE = "limbeck.json"  # inside of a torch.export program
 LARGEST_MESSAGE = 2_000_000_000  # bytes: a protobuf message ends at 2 GiB, weights beyond it stand in a second file
 _TALKATIVE = ("torch.onnx", "torch.export", "torch._export", "torch.fx.experimental.symbolic_shapes", "onnxscript")
 
@@ -114,14 +115,14 @@ def _why(error: Exception) -> str:
     return f"its forward runs otherwise for a batch of {fixed[1]}" if fixed else first_line(error)
 
 
-def write_pt2(program: torch.export.ExportedProgram, path: Path) -> Written:
-    """Write a recorded graph as ``torch.export.load`` reads it.
+def write_pt2(program: torch.export.ExportedProgram, path: Path, facts: Mapping[str, Any]) -> Written:
+    """Write a recorded graph as ``torch.export.load`` reads it; ``facts`` stand in it as the extra file limbeck.json.
 
     Raises:
         OSError: if the disk is full.
     """
     with as_os_error(), _quiet():
-        torch.export.save(program, path)
+        torch.export.save(program, path, extra_files={FACTS_FILE: json.dumps(facts)})
         module = torch.export.load(path).module()
 
     def run(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -131,8 +132,12 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path) -> Written:
     return Written(run, "torch.export")
 
 
-def write_onnx(program: torch.export.ExportedProgram, examples: Examples, path: Path) -> Written:
+def write_onnx(
+    program: torch.export.ExportedProgram, examples: Examples, path: Path, facts: Mapping[str, Any]
+) -> Written:
     """Write a recorded graph as ONNX; weights beyond 2 GB stand in a second file, ``<name>.data``.
+
+    ``facts`` stand in its metadata as JSON, under ``limbeck``, and the names of the classes under ``classes`` as well.
 
     Raises:
         OSError: if the disk is full.
@@ -158,6 +163,7 @@ def write_onnx(program: torch.export.ExportedProgram, examples: Examples, path: 
         ) from error
     proto = converted.model_proto
     _name_batch(proto)
+    onnx.helper.set_model_props(proto, {"limbeck": json.dumps(facts), "classes": json.dumps(facts["classes"])})
     large = sum(len(value.raw_data) for value in proto.graph.initializer) > LARGEST_MESSAGE
     with as_os_error():
         onnx.save_model(proto, str(path), save_as_external_data=large, location=f"{path.name}.data")
@@ -295,6 +301,7 @@ def _quiet() -> Iterator[None]:
 __all__ = [
     "CARD_FILE",
     "CONFIG_FILE",
+    "FACTS_FILE",
     "WEIGHTS_FILE",
     "Run",
     "Written",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck_core.calls import Call
+from limbeck_core.calls import Call, GraphCall
 from limbeck_core.errors import ExportError, LimbeckError, closest
 from limbeck_core.tap import leaves
 
@@ -34,6 +34,7 @@ class Served(nn.Module):
         self.call = call
         self.view = view
         self.places = tuple(places)
+        self.output_names: tuple[str, ...] = ()  # known once it has run, where the call names them
 
     def of(self, model: nn.Module) -> Served:
         """The same of another model."""
@@ -45,7 +46,12 @@ class Served(nn.Module):
         Raises:
             ExportError: if its prediction holds no tensor.
         """
-        outputs = tuple(leaves(self.call.predict(self.model, _assemble(self.places, inputs), self.view)))
+        batch = _assemble(self.places, inputs)
+        if isinstance(self.call, GraphCall):
+            named = self.call.serve(self.model, batch, self.view)
+            self.output_names = tuple(named)
+            return tuple(named.values())
+        outputs = tuple(leaves(self.call.predict(self.model, batch, self.view)))
         if not outputs:
             raise ExportError(
                 f"{type(self.model).__name__} returns no tensors as its prediction, so a graph of it has none to give: "
@@ -127,6 +133,7 @@ class Examples:
         outputs: The outputs of each run.
         kind: What the inputs are, in words.
         repeats: Whether the model gives the same twice; otherwise it draws random numbers in evaluation.
+        output_names: Name of each output.
     """
 
     names: tuple[str, ...]
@@ -134,6 +141,7 @@ class Examples:
     outputs: tuple[list[Tensor], ...]
     kind: str
     repeats: bool
+    output_names: tuple[str, ...]
 
     @property
     def largest(self) -> tuple[Tensor, ...]:
@@ -144,12 +152,6 @@ class Examples:
     def single(self) -> tuple[Tensor, ...]:
         """Inputs of one sample."""
         return self.inputs[0]
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Name of each output."""
-        count = len(self.outputs[0])
-        return ("output",) if count == 1 else tuple(f"output_{number}" for number in range(count))
 
     def described(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Name, type and shape of every input and of every output, the batch by that name."""
@@ -205,7 +207,10 @@ def make_examples(served: Served, batch: Mapping[str, Any], *, real: bool) -> Ex
     short = [place[-1] for place in served.places]
     names = tuple(short if len(set(short)) == len(short) else ["_".join(place) for place in served.places])
     repeats = all(map(torch.equal, outputs[0], again))
-    return Examples(names, inputs, outputs, "real and random" if real else "random", repeats)
+    count = len(outputs[0])
+    numbered = ("output",) if count == 1 else tuple(f"output_{number}" for number in range(count))
+    kind = "real and random" if real else "random"
+    return Examples(names, inputs, outputs, kind, repeats, served.output_names or numbered)
 
 
 def first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from mmengine.optim import LinearLR
 
 from limbeck_detection.data import CocoDetection, StretchTo, detection_batch
 from limbeck_detection.evaluation import CocoMetric
+from limbeck_detection.predictor import DetectionPredictor
 
 val_dataloader = dict(
     dataset=dict(
@@ -25,3 +26,4 @@ test_evaluator = val_evaluator
 test_cfg = dict()
 param_scheduler = dict(type=LinearLR, start_factor=0.002, end=500, by_epoch=False)
 default_hooks = dict(checkpoint=dict(save_best="AP", rule="greater"))
+predictor = dict(type=DetectionPredictor, size=640)

@@ -6,6 +6,7 @@ from torch.optim import AdamW
 from limbeck_core.engine import StepLoop
 from limbeck_detection.data import CocoDetection, StretchTo, detection_batch
 from limbeck_detection.evaluation import CocoMetric
+from limbeck_detection.predictor import DetectionPredictor
 from limbeck_detection.training import ClassCheckHook, DetectorParameterGroups
 
 train_dataloader = dict(
@@ -45,3 +46,4 @@ optim_wrapper = dict(
 )
 custom_hooks = [dict(type=ClassCheckHook)]
 default_hooks = dict(checkpoint=dict(save_best="AP", rule="greater", every_epochs=None))
+predictor = dict(type=DetectionPredictor, size=96, classes=["circle", "square", "triangle"])
