@@ -32,7 +32,8 @@ CLASSES = ("Pedestrian", "Cyclist", "Car")
 IMAGE_SIZE = (1242, 375)  # width and height in pixels, where there is no image
 DONT_CARE = "DontCare"
 _MINIMUM_DEPTH = 0.1  # metres before the camera; what lies nearer is projected from there
-_LEAST_HEIGHT, _MOST_OCCLUDED, _MOST_TRUNCATED = (40, 25, 25), (0, 1, 2), (0.15, 0.3, 0.5)
+# limits of the three difficulties: pixels in the image (more than), and occlusion and truncation (at most)
+LEAST_HEIGHT, MOST_OCCLUDED, MOST_TRUNCATED = (40, 25, 25), (0, 1, 2), (0.15, 0.3, 0.5)
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class KittiObjects:
         height = self.boxes_2d[:, 3] - self.boxes_2d[:, 1]
         found = np.full(len(self), -1, dtype=np.int64)
         for level in (2, 1, 0):
-            fits = (height > _LEAST_HEIGHT[level]) & (self.occlusion <= _MOST_OCCLUDED[level])
-            found[fits & (self.truncation <= _MOST_TRUNCATED[level])] = level
+            fits = (height > LEAST_HEIGHT[level]) & (self.occlusion <= MOST_OCCLUDED[level])
+            found[fits & (self.truncation <= MOST_TRUNCATED[level])] = level
         return found
 
     @classmethod

@@ -136,13 +136,14 @@ def direction_targets(yaw: Tensor) -> Tensor:
 
 
 def headings(yaw: Tensor, directions: Tensor) -> Tensor:
-    """Turn an angle that is known up to half a turn into a heading.
+    """Turn an angle that is known up to half a turn into a heading in [-pi, pi).
 
     Args:
         yaw: Angles in radians.
         directions: 0 or 1, of the same shape, as :func:`direction_targets` gives them.
     """
-    return limit_period(yaw + math.pi / 2, 0.0, math.pi) - math.pi / 2 + math.pi * directions.to(yaw.dtype)
+    half = limit_period(yaw + math.pi / 2, 0.0, math.pi) - math.pi / 2
+    return limit_period(half + math.pi * directions.to(yaw.dtype), 0.5, 2 * math.pi)
 
 
 def assign(anchors: Tensor, boxes: Tensor, anchor_class: AnchorClass) -> Tensor:
