@@ -24,5 +24,5 @@ val_cfg = dict()
 test_dataloader = dict(dataset=dict(type=Hands, root=".", folder="target/test", codec=codec), batch_size=32)
 test_evaluator = val_evaluator
 test_cfg = dict()
-train_cfg = dict(type=EpochLoop, max_epochs=6, val_interval=6)
+train_cfg = dict(type=EpochLoop, max_epochs=4, val_interval=4)
 optim_wrapper = dict(optimizer=dict(type=Adam, lr=3e-4, betas=(0.5, 0.999), weight_decay=5e-4))
