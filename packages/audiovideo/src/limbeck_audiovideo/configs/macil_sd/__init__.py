@@ -1,0 +1,1 @@
+"""MACIL-SD on XD-Violence and on bags that the package draws."""
