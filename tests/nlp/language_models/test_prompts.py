@@ -178,3 +178,32 @@ def test_completions_are_written_and_read_back(tmp_path: Path) -> None:
         write_completions(Scripted([[END], [END]]), tokenizer, ["Tom", "Anna"], path)
     with pytest.raises(DataError, match="2 prompts and 1 references"):
         write_completions(teacher, tokenizer, ["Tom", "Anna"], path, references=["x"])
+
+
+def test_interpolation_takes_the_text_nearest_to_the_reference(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher, tokenizer = llama(initializer_range=0.5), grammar_tokenizer()
+    prompts, path = ["Tom will buy", "Mrs Koch will"], tmp_path / "teacher.jsonl"
+    options: dict[str, Any] = {"beams": 4, "max_new_tokens": 6}
+    asked = [torch.tensor([[5, *tokenizer(text, add_special_tokens=False)["input_ids"]]]) for text in prompts]
+    beams = [
+        complete(
+            teacher, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, end_token=END, temperature=None,
+            returned=4, **options,
+        )
+        for ids in asked
+    ]  # fmt: skip
+    texts = [tokenizer.batch_decode(found.tolist(), skip_special_tokens=True) for found in beams]
+    assert all(len(set(of)) == 4 for of in texts)
+
+    def written(**more: Any) -> list[str]:
+        references = [of[-1] for of in texts]
+        write_completions(teacher, tokenizer, prompts, path, references=references, **options, **more)
+        return [json.loads(line)["completion"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+    assert written() == [of[0] for of in texts]
+    assert written(interpolate=True) == [of[-1] for of in texts]
+    with pytest.raises(ConfigError, match="give references and beams > 1"):
+        write_completions(teacher, tokenizer, prompts, tmp_path / "t.jsonl", interpolate=True)
+    with pytest.raises(ConfigError, match="returned must lie between"):
+        complete(teacher, {}, end_token=END, returned=2)

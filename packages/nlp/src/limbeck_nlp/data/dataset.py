@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,12 @@ class TextDataset(Dataset[dict[str, Any]], ABC):
     def __getitem__(self, position: int) -> dict[str, Any]:
         identity = int(self.ids[position])  # also refuses a position outside
         return {**self.sample(int(position) % len(self)), "ids": identity}
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each sample; the first time all samples are made for it, which draws no random numbers."""
+        with torch.random.fork_rng(devices=[]):
+            return [len(self.sample(position)["inputs"]["input_ids"]) for position in range(len(self))]
 
     @abstractmethod
     def sample(self, position: int) -> dict[str, Any]:

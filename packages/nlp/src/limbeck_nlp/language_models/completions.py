@@ -17,6 +17,7 @@ from torch import nn
 
 from limbeck_core.errors import ConfigError, DataError
 from limbeck_nlp.data.dataset import pad
+from limbeck_nlp.evaluation.bleu import closest_to_reference
 from limbeck_nlp.language_models.generation import complete
 from limbeck_nlp.tokenization import as_tokenizer
 
@@ -81,6 +82,7 @@ def write_completions(
     path: str | Path,
     *,
     references: Sequence[str] | None = None,
+    interpolate: bool = False,
     separator: str = "",
     batch_size: int = 32,
     max_new_tokens: int = 128,
@@ -97,7 +99,9 @@ def write_completions(
         tokenizer: The teacher's.
         prompts: The prompts.
         path: The file; ``prompt``, ``completion`` and ``id`` (the prompt's number) on each line.
-        references: The data's own completions, against which lengths are judged.
+        references: The data's own completions, against which lengths are judged and by which ``interpolate`` chooses.
+        interpolate: Of the beam's hypotheses take the one of the highest sentence BLEU against the reference instead of
+            the most probable one (sequence-level interpolation); needs sacrebleu.
         separator: As in ``PromptedText``: text after the prompt that belongs to it.
         batch_size: Prompts at a time.
         max_new_tokens: Longest completion.
@@ -110,22 +114,39 @@ def write_completions(
 
     Raises:
         DataError: if nothing is kept, or the numbers of prompts and references differ.
-        ConfigError: as :func:`~limbeck_nlp.language_models.generation.complete`.
+        ConfigError: if ``interpolate`` lacks references or beams, or is asked for with a temperature; and as
+            :func:`~limbeck_nlp.language_models.generation.complete`.
+        MissingDependency: if ``interpolate`` is asked for without sacrebleu.
 
     Reference:
-        Kim and Rush, Sequence-Level Knowledge Distillation, arXiv:1606.07947, section 3.2.
+        Kim and Rush, Sequence-Level Knowledge Distillation, arXiv:1606.07947, sections 3.2 and 3.3.
     """
     if references is not None and len(references) != len(prompts):
         raise DataError(f"there are {len(prompts)} prompts and {len(references)} references: give one for each")
+    if interpolate and (references is None or beams < 2 or temperature is not None):
+        raise ConfigError(
+            "interpolate chooses among the hypotheses of a search by a reference: give references and beams > 1, and "
+            "no temperature"
+        )
     tokenizer, path = as_tokenizer(tokenizer), Path(path)
     keep = keep if keep is not None else Filter(shortest=None, longest=None, repeats=10**6, copies=True)
     found: dict[int, str] = {}
     counts: dict[str, int] = {"kept": 0}
     for numbers, texts in _written(
-        teacher, tokenizer, [prompt + separator for prompt in prompts], batch_size, max_new_tokens, beams, temperature
+        teacher,
+        tokenizer,
+        [prompt + separator for prompt in prompts],
+        batch_size,
+        max_new_tokens,
+        beams,
+        temperature,
+        beams if interpolate else 1,
     ):
-        for number, text in zip(numbers, texts, strict=True):
-            why = keep.refuses(prompts[number], text, None if references is None else references[number])
+        for number, candidates in zip(numbers, texts, strict=True):
+            reference = None if references is None else references[number]
+            best = closest_to_reference(candidates, reference) if interpolate and reference is not None else None
+            text = candidates[0] if best is None else best
+            why = keep.refuses(prompts[number], text, reference)
             counts[why or "kept"] = counts.get(why or "kept", 0) + 1
             if why is None:
                 found[number] = text
@@ -153,7 +174,8 @@ def _written(
     max_new_tokens: int,
     beams: int,
     temperature: float | None,
-) -> Iterator[tuple[list[int], list[str]]]:
+    returned: int,
+) -> Iterator[tuple[list[int], list[list[str]]]]:
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = [torch.tensor([*begin, *tokenizer(text, add_special_tokens=False)["input_ids"]]) for text in prompts]
     order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
@@ -172,5 +194,7 @@ def _written(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             beams=1 if temperature is not None else beams,
+            returned=returned,
         )
-        yield numbers, [text.strip() for text in tokenizer.batch_decode(written.tolist(), skip_special_tokens=True)]
+        texts = [text.strip() for text in tokenizer.batch_decode(written.tolist(), skip_special_tokens=True)]
+        yield numbers, [texts[first : first + returned] for first in range(0, len(texts), returned)]

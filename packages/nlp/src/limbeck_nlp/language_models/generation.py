@@ -22,6 +22,7 @@ def complete(
     max_new_tokens: int = 128,
     temperature: float | None = 1.0,
     beams: int = 1,
+    returned: int = 1,
 ) -> Tensor:
     """Let a model go on from prompts.
 
@@ -36,9 +37,11 @@ def complete(
         max_new_tokens: At most so many tokens are written.
         temperature: Of sampling; ``None`` takes the most probable text instead.
         beams: Beams of the search for the most probable text.
+        returned: How many texts of the beam are returned for each prompt, the best first and beside each other.
 
     Returns:
-        The new tokens, shape ``(B, at most max_new_tokens)``; the end token is kept, what follows it is ``pad_token``.
+        The new tokens, shape ``(B * returned, at most max_new_tokens)``; the end token is kept, what follows it is
+        ``pad_token``.
 
     Raises:
         ConfigError: if the model cannot generate, or an option is out of range.
@@ -53,11 +56,13 @@ def complete(
             f"max_new_tokens and beams must be 1 or more and temperature above 0 or None, got {max_new_tokens}, "
             f"{beams} and {temperature}"
         )
+    if not 1 <= returned <= beams:
+        raise ConfigError(f"returned must lie between 1 and beams={beams}, got {returned}")
     if not bool(prompts["attention_mask"][:, -1].all()):
         raise ShapeError(
             "prompts must be padded on the left, so that each ends where the text goes on: use pad_prompted"
         )
-    options: dict[str, Any] = {"do_sample": False, "num_beams": beams}
+    options: dict[str, Any] = {"do_sample": False, "num_beams": beams, "num_return_sequences": returned}
     if temperature is not None:
         options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     training = [module for module in model.modules() if module.training]

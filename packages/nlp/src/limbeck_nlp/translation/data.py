@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +116,7 @@ class ParallelText(TextDataset):
         self.start_token = int(start)
         self._pairs = [(ids[number][0][:room], ids[number][1][:room]) for number in kept]
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each sample, the longer of its two sides, end token included."""
         return [max(map(len, pair)) + 1 for pair in self._pairs]
