@@ -30,7 +30,7 @@ DEPENDENCIES = {
     "limbeck-vision": {"limbeck-core", "torchvision", "timm", "scikit-learn"},
 }
 EXTRAS: dict[str, set[str]] = {name: set() for name in DEPENDENCIES}
-EXTRAS |= {"limbeck-detection": {"transformers"}, "limbeck-vision": {"mnist"}}
+EXTRAS |= {"limbeck-detection": {"open3d", "transformers"}, "limbeck-vision": {"mnist"}}
 EXTRAS |= {"limbeck-nlp": {"fairseq", "translation"}}
 IMPORT_NAMES = {name: name.replace("-", "_") for name in DEPENDENCIES}
 
