@@ -1,5 +1,6 @@
 """ATST: self-distilled audio Transformers for clips and for frames, and the distillation of one into the other."""
 
+from limbeck_audiovideo.atst.embedding import Stretch, embed_recordings, stream_frames, whole_scores
 from limbeck_audiovideo.atst.encoder import (
     ClipEncoder,
     FrameEncoder,
@@ -50,12 +51,14 @@ __all__ = [
     "Network",
     "SoftLabelBinaryLoss",
     "SoundEventLoss",
+    "Stretch",
     "SwapViews",
     "atst_clip_base",
     "atst_clip_small",
     "atst_frame_base",
     "atst_frame_small",
     "clip_views",
+    "embed_recordings",
     "frame_views",
     "load_encoder",
     "log_mixup",
@@ -65,5 +68,7 @@ __all__ = [
     "soft_label_binary_loss",
     "span_masks",
     "spread",
+    "stream_frames",
     "tagging_views",
+    "whole_scores",
 ]

@@ -87,7 +87,7 @@ class _Patches(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         tokens = mel.shape[3] // PATCH
-        columns = mel[:, 0, :, : tokens * PATCH].reshape(len(mel), MELS, tokens, PATCH)
+        columns = mel[:, 0, :, : tokens * PATCH].reshape(mel.shape[0], MELS, tokens, PATCH)
         out: Tensor = self.patch_embed(columns.permute(0, 2, 1, 3).flatten(2))
         return out
 
@@ -224,7 +224,7 @@ class ClipEncoder(_Encoder):
         """Return the normalised outputs ``(N, 1 + tokens, D)`` of the last blocks, and each clip's count of tokens."""
         valid = self._check_lengths(mel, lengths)
         x = self._embed(mel, None)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = x + self.pos_embed[:, : x.shape[1]]
         return [self.norm(out) for out in self._run(x, None if valid is None else valid + 1, last)], valid
 

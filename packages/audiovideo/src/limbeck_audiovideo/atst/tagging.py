@@ -74,7 +74,7 @@ class FrameTagger(nn.Module):
     .. math:: p_{tc} = \sigma(W x_t), \qquad
               p_c = \sum_t p_{tc} a_{tc} \Big/ \sum_t a_{tc}, \qquad a_t = \mathrm{softmax}_c(V x_t)
 
-    with a clamped to [1e-7, 1]. Both are returned as logits, those of the clip as :math:`\log p_c / (1 - p_c)`; tokens
+    with a of 1e-7 or more. Both are returned as logits, those of the clip as :math:`\log p_c / (1 - p_c)`; tokens
     beyond a clip's own length do not count in its mean. Taps of interest: ``encoder``, ``strong``.
 
     Args:
@@ -116,7 +116,7 @@ class FrameTagger(nn.Module):
         spectrogram, frames = _spectrogram(self.front_end, waveform, length, mel)
         tokens = self.encoder(spectrogram, frames)
         strong = self.strong(tokens)
-        share = self.attention(tokens).softmax(-1).clamp(_SMALLEST, 1)
+        share = self.attention(tokens).softmax(-1).clamp(min=_SMALLEST)
         if frames is not None:
             own = self.encoder.tokens(frames).clamp(min=1).unsqueeze(1)
             share = share * (torch.arange(tokens.shape[1], device=tokens.device) < own).unsqueeze(-1)

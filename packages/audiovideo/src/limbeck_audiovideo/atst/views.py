@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Beta
-from torch.nn.functional import grid_sample
 
 from limbeck_audiovideo.atst.encoder import PATCH
 from limbeck_audiovideo.audio.front_end import LogMel
@@ -58,8 +57,7 @@ def resized_crops(mel: Tensor, *, canvas: tuple[float, float], freq_scale: Range
     """Cut a random part out of each spectrogram, or of the zeros around it, and stretch it to the old size.
 
     The spectrogram stands in the middle of a canvas of zeros. A crop of random height and width, no larger than the
-    canvas, is cut at a random place and resized by bicubic interpolation, corners upon corners. Samples just outside of
-    a crop are those of the canvas, where a resize of the cut alone would repeat its border.
+    canvas, is cut at a random place and resized by bicubic interpolation, corners upon corners.
 
     Args:
         mel: ``(N, 1, mels, frames)``.
@@ -70,21 +68,45 @@ def resized_crops(mel: Tensor, *, canvas: tuple[float, float], freq_scale: Range
     Reference:
         Niizumi et al., BYOL for Audio, arXiv:2103.06695, section III-B (random resize crop).
     """
-    sizes = mel.shape[2:]
-    grids = []
-    for size, factor, (least, most) in zip(sizes, canvas, (freq_scale, time_scale), strict=True):
-        room = int(size * factor)
-        before = (room - size) // 2  # zeros ahead of the spectrogram
-        length = (size * (least + (most - least) * torch.rand(len(mel)))).int().clamp(1, room)
-        start = (torch.rand(len(mel)) * (room - length + 1)).int().clamp(max=room - 1)
-        steps = torch.linspace(0, 1, size).unsqueeze(0) * (length - 1).unsqueeze(1)
-        positions = start.unsqueeze(1) + steps - before
-        grids.append((2 * positions / max(size - 1, 1) - 1).to(mel))
-    rows, columns = grids
-    grid = torch.stack(
-        [columns.unsqueeze(1).expand(-1, sizes[0], -1), rows.unsqueeze(2).expand(-1, -1, sizes[1])], dim=-1
+    rows, columns = (
+        _resizing(len(mel), size, factor, scale)
+        for size, factor, scale in zip(mel.shape[2:], canvas, (freq_scale, time_scale), strict=True)
     )
-    return grid_sample(mel, grid, mode="bicubic", padding_mode="zeros", align_corners=True)
+    found = mel.squeeze(1)
+    if rows is not None:
+        found = rows.to(mel) @ found
+    if columns is not None:
+        found = found @ columns.to(mel).transpose(1, 2)
+    return found.unsqueeze(1)
+
+
+def _resizing(count: int, size: int, factor: float, scale: Range) -> Tensor | None:
+    """Matrices ``(count, size, size)`` that cut and stretch along one axis; ``None`` where nothing would change."""
+    room = int(size * factor)
+    if room == size and scale[0] >= 1:
+        return None
+    length = (size * (scale[0] + (scale[1] - scale[0]) * torch.rand(count))).int().clamp(1, room)
+    start = (torch.rand(count) * (room - length + 1)).int().minimum(room - length)
+    offset = (start - (room - size) // 2).unsqueeze(1)  # of the crop against the spectrogram
+    last = (length - 1).unsqueeze(1)
+    position = torch.linspace(0, 1, size, dtype=torch.float64) * last
+    below = position.floor()
+    beyond = position - below
+    matrix = torch.zeros(count, size, size, dtype=torch.float64)
+    for tap in range(-1, 3):
+        index = (below.long() + tap).clamp(min=0).minimum(last) + offset  # the border of the crop goes on
+        inside = (index >= 0) & (index < size)  # elsewhere the canvas is zero
+        weight = torch.where(inside, _cubic((beyond - tap).abs()), 0)
+        matrix.scatter_add_(2, index.clamp(0, size - 1).unsqueeze(2), weight.unsqueeze(2))
+    return matrix
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Weights of cubic convolution with a slope of -0.75, as ``torch.nn.functional.interpolate`` has it."""
+    a = -0.75
+    near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return torch.where(distance <= 1, near, far)
 
 
 def span_masks(tokens: int, lengths: Tensor, *, share: float = 0.65, span: int = 5) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from limbeck_audiovideo.conformance import comodo, discovr
+from limbeck_audiovideo.conformance import atst, comodo, discovr
 from limbeck_core.conformance import Adapter
 
-ADAPTERS: dict[str, Adapter] = {**comodo.ADAPTERS, **discovr.ADAPTERS}
+ADAPTERS: dict[str, Adapter] = {**atst.ADAPTERS, **comodo.ADAPTERS, **discovr.ADAPTERS}
 
 __all__ = ["ADAPTERS"]
