@@ -16,12 +16,14 @@ from limbeck_medical.data import (
     Case,
     SegmentationDataset,
     picture_preprocessing,
+    random_crops,
     read_cases,
     render_scan,
     split_cases,
     volume_preprocessing,
 )
 from limbeck_medical.nifti import write_nifti
+from limbeck_medical.predictor import VolumePredictor
 
 
 def write(root: Path, files: list[str]) -> None:
@@ -206,3 +208,52 @@ def test_rendering_is_the_same_every_time() -> None:
     assert spacing[2] > 1.3 * spacing[0]
     with pytest.raises(ValueError, match="noise must be a finite number >= 0"):
         render_scan(0, noise=-1)
+
+
+def written(root: Path, image: np.ndarray, label: np.ndarray, *, shift: float = 0.0) -> Path:
+    """A data set of one case whose label map lies ``shift`` millimetres away."""
+    moved = np.eye(4)
+    moved[0, 3] = shift
+    write_nifti(image, np.eye(4), root / "images" / "a.nii.gz")
+    write_nifti(label, moved, root / "labels" / "a.nii.gz")
+    return root
+
+
+def test_geometry_that_differs_is_refused_before_anything_is_resampled(tmp_path: Path) -> None:
+    image, label = np.zeros((8, 8, 8), np.float32), np.zeros((8, 8, 8), np.uint8)
+    options: dict[str, Any] = {"part": "all", "classes": ("background", "organ")}
+    with pytest.raises(DataError, match="case a: label map and image lie differently in space, .* by up to 5 mm"):
+        SegmentationDataset(written(tmp_path / "moved", image, label, shift=5.0), **options)[0]
+    almost = SegmentationDataset(written(tmp_path / "almost", image, label, shift=0.001), **options)
+    assert almost[0]["targets"].shape == (1, 8, 8, 8)
+
+
+def test_four_axes_where_three_are_expected(tmp_path: Path) -> None:
+    label = np.zeros((8, 8, 8), np.uint8)
+    root = written(tmp_path, np.zeros((8, 8, 8, 3), np.float32), label)
+    taken = SegmentationDataset(root, part="all", preprocess=volume_preprocessing())
+    assert taken[0]["inputs"].shape == (3, 8, 8, 8)
+    message = "the image has 3 channels of .8, 8, 8. voxels, expected 1: a file of four axes"
+    with pytest.raises(DataError, match=f"case a: {message}"):
+        SegmentationDataset(root, part="all", preprocess=volume_preprocessing(channels=1))[0]
+    with pytest.raises(DataError, match=message):
+        VolumePredictor(volume_preprocessing(channels=1)).read(str(root / "images" / "a.nii.gz"))
+
+
+def test_a_volume_without_foreground_gives_crops(tmp_path: Path) -> None:
+    root = written(tmp_path, np.random.RandomState(0).rand(8, 8, 8).astype(np.float32), np.zeros((8, 8, 8), np.uint8))
+    data = SegmentationDataset(root, part="all", augment=random_crops((4, 4, 4)))
+    sample = data[0]
+    assert sample["inputs"].shape == (1, 4, 4, 4)
+    assert not sample["targets"].any()
+
+
+def test_half_a_gzip(tmp_path: Path) -> None:
+    noise = np.random.RandomState(0).rand(16, 16, 16).astype(np.float32)
+    root = written(tmp_path, noise, np.zeros((16, 16, 16), np.uint8))
+    path = root / "images" / "a.nii.gz"
+    path.write_bytes(path.read_bytes()[:8000])
+    with pytest.raises(DataError, match="a.nii.gz.* cannot be prepared .EOFError: .*copy its files again"):
+        SegmentationDataset(root, part="all")[0]
+    with pytest.raises(DataError, match="a.nii.gz cannot be read as an image .EOFError.*: copy it again"):
+        VolumePredictor().read(str(path))

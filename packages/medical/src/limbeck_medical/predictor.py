@@ -62,7 +62,10 @@ class VolumePredictor:
             cause: BaseException = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
-            raise DataError(f"{source} cannot be read as an image ({type(cause).__name__}: {cause})") from error
+            raise DataError(
+                f"{source} cannot be read as an image ({type(cause).__name__}: {cause}): copy it again, or see whether "
+                "the config's preprocessing fits it"
+            ) from error
         self._read = {source: image}  # its metadata leads back to the file's grid
         return {"inputs": image.as_tensor().float()}
 

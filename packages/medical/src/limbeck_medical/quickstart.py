@@ -23,7 +23,7 @@ import torch
 from limbeck_core.build import build
 from limbeck_core.engine.commands import train
 from limbeck_core.engine.config import load_config
-from limbeck_core.errors import LimbeckError
+from limbeck_core.engine.quickstart import command, text_table
 from limbeck_core.report import Report, draw_curves, paired_bootstrap, spread
 from limbeck_medical.data import SegmentationDataset, render_msd
 from limbeck_medical.dsd.distiller import STD
@@ -38,7 +38,6 @@ CONFIGS = {
 }
 RATES = (1e-2, 3e-2)
 CASES, SMOKE_CASES = 60, 9
-MARKER = ".limbeck-quickstart"  # says that a folder was made here and may be written again
 
 
 @dataclass
@@ -75,47 +74,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(prog="quickstart-medical", description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("work_dirs/quickstart-medical"), help="of data, runs, report")
+    return command(
+        "quickstart-medical", (__doc__ or "").partition("\n")[0], run, arguments, options=_add_options, threads=2
+    )
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="a real data set of two structures, such as Task04_Hippocampus")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (default: 3)")
     parser.add_argument("--tune", action="store_true", help="only print validation Dice of each kind by learning rate")
-    parser.add_argument("--smoke", action="store_true", help="one epoch, one seed, few cases: does everything run")
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds must be 1 or more, got {options.seeds}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(2, threads))
-    try:
-        claim(options.out)
-        data = options.data or render_msd(options.out / "data", SMOKE_CASES if options.smoke else CASES, seed=0)
-        if options.tune:
-            tune(data, options.out)
-        else:
-            run(data, options.out, seeds=1 if options.smoke else options.seeds, epochs=1 if options.smoke else None)
-    except LimbeckError as error:
-        print(f"quickstart-medical: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("quickstart-medical: interrupted", file=sys.stderr)
-        return 130
-    finally:
-        torch.set_num_threads(threads)
-    return 0
 
 
-def claim(out: Path) -> None:
-    """Make the folder, or take one that an earlier quickstart wrote.
+def run(options: argparse.Namespace) -> Path | None:
+    """Render the data unless some are given, then tune, or train, measure and report.
 
-    Raises:
-        LimbeckError: if it holds something else.
+    Args:
+        options: ``out``, ``seeds``, ``smoke``, ``data`` and ``tune``.
+
+    Returns:
+        The path of the page; ``None`` after tuning.
     """
-    if out.exists() and not out.is_dir():
-        raise LimbeckError(f"{out} is a file, and the runs need a folder: choose another one with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-        raise LimbeckError(f"{out} holds something that no quickstart wrote: choose another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text("written by limbeck's quickstart-medical\n", encoding="utf-8")
+    data = options.data or render_msd(options.out / "data", SMOKE_CASES if options.smoke else CASES, seed=0)
+    if options.tune:
+        tune(data, options.out)
+        return None
+    return compare(data, options.out, seeds=options.seeds, epochs=1 if options.smoke else None)
 
 
 def train_one(
@@ -151,7 +133,7 @@ def tune(data: Path, out: Path) -> dict[str, float]:
     return best
 
 
-def run(data: Path, out: Path, *, seeds: int = 3, epochs: int | None = None) -> Path:
+def compare(data: Path, out: Path, *, seeds: int = 3, epochs: int | None = None) -> Path:
     """Train, measure on the files of the test cases, print the table and write the report.
 
     Args:
@@ -189,9 +171,7 @@ def run(data: Path, out: Path, *, seeds: int = 3, epochs: int | None = None) -> 
             dice, hd95 = (found[kind].over_seeds(measure)[-1] for measure in ("dice", "hd95"))
             seconds = found[kind].seconds[-1]
             print(f"  {kind}, seed {seed}: Dice {dice:.2f} %, HD95 {hd95:.2f} mm in {seconds:.0f} s", flush=True)
-    page = _report(found, test, data, out, seeds, time.perf_counter() - started)
-    print(f"\nreport: {page} (opens offline; pictures and label maps stand beside it)")
-    return page
+    return _report(found, test, data, out, seeds, time.perf_counter() - started)
 
 
 def _folder(kind: str) -> str:
@@ -217,10 +197,7 @@ def _report(
     found: Mapping[str, Trained], test: SegmentationDataset, data: Path, out: Path, seeds: int, seconds: float
 ) -> Path:
     rows = _rows(found)
-    widths = [max(len(row[i]) for row in [_COLUMNS, *rows]) for i in range(len(_COLUMNS))]
-    print()
-    for row in [_COLUMNS, *rows]:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    print(f"\n{text_table(_COLUMNS, rows)}")
     by_case = {kind: result.dice_by_case() for kind, result in found.items()}
     verdicts = {other: paired_bootstrap(by_case[other], by_case[DSD]).sentence() for other in (PLAIN, SUPERVISED)}
     lead = "; ".join(f"DSD against {other}: {verdict} of Dice" for other, verdict in verdicts.items())

@@ -6,9 +6,10 @@ are seeded for each sample. Any other list of MONAI's dictionary transforms with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from monai.data import MetaTensor
 from monai.data.image_reader import ImageReader, PILReader
 from monai.transforms import (
     EnsureChannelFirstd,
@@ -27,10 +28,55 @@ from monai.transforms import (
     ScaleIntensityRanged,
     Spacingd,
     SpatialPadd,
+    Transform,
 )
+
+from limbeck_core.errors import DataError
 
 BOTH = ("inputs", "targets")
 Intensity = Literal["zscore", "nonzero_zscore", "unit", "none"]
+AFFINE_TOLERANCE = 1e-2  # millimetres: NIfTI keeps affines in single precision, some writers round more
+
+
+class SameGrid(Transform):
+    """Refuse a label map that lies elsewhere than its image, before anything is resampled.
+
+    Args:
+        channels: That an image must have; ``None`` takes any number.
+    """
+
+    def __init__(self, channels: int | None = None) -> None:
+        self.channels = channels
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the sample as it is.
+
+        Raises:
+            DataError: if shape or affine of the two differ, or the channels are others.
+        """
+        sample = dict(data)
+        image, labels = sample["inputs"], sample.get("targets")
+        if self.channels is not None and image.shape[0] != self.channels:
+            raise DataError(
+                f"the image has {image.shape[0]} channels of {tuple(image.shape[1:])} voxels, expected "
+                f"{self.channels}: a file of four axes holds one volume for each entry of the last; write the one that "
+                "is meant to a file of its own, or set channels and the network's in_channels"
+            )
+        if labels is None:
+            return sample
+        if labels.shape[0] != 1 or labels.shape[1:] != image.shape[1:]:
+            raise DataError(
+                f"the label map has shape {tuple(labels.shape)} and the image {tuple(image.shape)}: expected one "
+                "channel of class numbers on the image's grid"
+            )
+        if isinstance(image, MetaTensor) and isinstance(labels, MetaTensor):
+            apart = float((image.affine.double() - labels.affine.double()).abs().max())
+            if apart > AFFINE_TOLERANCE:
+                raise DataError(
+                    f"label map and image lie differently in space, their affines differ by up to {apart:.3g} mm: "
+                    "write the label map with the geometry of its image, or resample it there"
+                )
+        return sample
 
 
 def volume_preprocessing(
@@ -39,6 +85,7 @@ def volume_preprocessing(
     orientation: str | None = "RAS",
     intensity: Intensity | Sequence[float] = "zscore",
     label_values: Sequence[int] | None = None,
+    channels: int | None = None,
 ) -> list[Any]:
     """Load volumes, turn them to one orientation and spacing, and scale their intensities.
 
@@ -50,11 +97,13 @@ def volume_preprocessing(
             the same over voxels other than 0; ``"unit"``: [0, 1] from minimum to maximum; ``"none"``; or two numbers,
             a window of CT for example, which become 0 and 1, clipped.
         label_values: Values in the label files in the order of the classes, if they are not 0, 1, 2, ...
+        channels: How many an image has: files, or entries of a fourth axis. Others are refused; ``None`` takes any.
 
     Raises:
-        ValueError: if ``intensity`` is none of these.
+        ValueError: if ``intensity`` is none of these; when a case is loaded:
+        DataError: if image and label lie on different grids or differently in space, or the channels are others.
     """
-    chain = _load(label_values)
+    chain = [*_load(label_values), SameGrid(channels)]
     if orientation is not None:
         chain.append(Orientationd(BOTH, axcodes=orientation, labels=None, allow_missing_keys=True))
     if spacing is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from limbeck_core.errors import MatchError, ShapeError
 from limbeck_core.tap import Recorder, Tap, as_tap
+from limbeck_medical.sizes import next_good_sides
 
 Taps = Sequence[str | Tap]
 
@@ -124,9 +125,12 @@ def _trace(network: nn.Module, shape: tuple[int, ...], taps: list[Tap]) -> tuple
         with torch.device("meta"), torch.no_grad(), recorder.recording():
             output = twin(torch.empty(1, *shape))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        recorder.detach()
+        good = next_good_sides(network, shape)
         raise ShapeError(
             f"{type(network).__name__} does not take an input of shape {(1, *shape)} ({error}): give input_shape as "
             "(channels, sides of the crop), sides divisible by the network's deepest stride"
+            + ("" if good is None else f"; the next that it takes are {' x '.join(map(str, good))}")
         ) from error
     if not isinstance(output, Tensor):
         raise MatchError(f"{type(network).__name__} returns a {type(output).__name__}, DSD needs one tensor of scores")

@@ -16,11 +16,10 @@ from monai.transforms import LoadImage, Orientation
 from limbeck_core.errors import DataError, ShapeError, closest
 from limbeck_medical.data.cases import PICTURES, files_of, stem
 from limbeck_medical.data.dataset import spacing_of
+from limbeck_medical.data.transforms import AFFINE_TOLERANCE
 from limbeck_medical.evaluation.measures import MissingDistance, measure_case
 from limbeck_medical.evaluation.pictures import draw_overlay
 from limbeck_medical.evaluation.summary import summarize
-
-_AFFINE_TOLERANCE = 1e-2  # millimetres: NIfTI keeps affines in single precision, some writers round more
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _read(pairs: Sequence[Pair], values: Sequence[int] | None) -> Iterator[tuple
                 "write predictions on the grid of the input, as 'limbeck predict' does"
             )
         apart = float((torch.as_tensor(prediction.affine) - torch.as_tensor(target.affine)).abs().max())
-        if apart > _AFFINE_TOLERANCE:
+        if apart > AFFINE_TOLERANCE:
             raise DataError(
                 f"{pair.prediction} and {pair.label} lie differently in space, their affines differ by up to "
                 f"{apart:.3g} mm: write predictions with the geometry of the input, as 'limbeck predict' does"

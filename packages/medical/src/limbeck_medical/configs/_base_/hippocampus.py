@@ -8,7 +8,7 @@ from limbeck_medical.data import SegmentationDataset, random_crops, volume_prepr
 from limbeck_medical.evaluation import SegmentationMetric
 from limbeck_medical.predictor import VolumePredictor
 
-_preprocess = dict(type=volume_preprocessing, spacing=(1.0, 1.0, 1.0), intensity="unit")
+_preprocess = dict(type=volume_preprocessing, spacing=(1.0, 1.0, 1.0), intensity="unit", channels=1)
 _dataset = dict(type=SegmentationDataset, root=".", preprocess=_preprocess, cache="memory")
 
 train_dataloader = dict(
