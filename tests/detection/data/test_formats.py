@@ -109,6 +109,46 @@ class TestCoco:
         with pytest.raises(DataError, match=message):
             read(tmp_path, {**coco, **change})
 
+    @pytest.mark.parametrize(
+        ("name", "row", "message"),
+        [
+            (
+                "images",
+                {"id": 7, "file_name": "c.png", "width": 4, "height": 4},
+                "two images have the id 7, b.png and c",
+            ),
+            ("categories", {"id": 90, "name": "comb"}, "two categories have the id 90"),
+            ("categories", {"id": 5, "name": "person"}, "two categories have the name 'person'"),
+            (
+                "annotations",
+                {"id": 9, "image_id": 7, "category_id": 1, "bbox": [0, 0, float("nan"), 1]},
+                "an annotation needs image_id, category_id and bbox",
+            ),
+        ],
+    )
+    def test_twice_and_not_finite(
+        self, tmp_path: Path, coco: dict[str, Any], name: str, row: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(DataError, match=message):
+            read(tmp_path, {**coco, name: [*coco[name], row]})
+
+    def test_boxes_without_extent_are_counted(self, tmp_path: Path, coco: dict[str, Any]) -> None:
+        coco["annotations"].append({"id": 5, "image_id": 7, "category_id": 1, "bbox": [50, 5, 3, 3]})
+        with pytest.warns(UserWarning, match=r"2 of 5 boxes have no extent .* the first is annotation 4"):
+            assert len(read(tmp_path, coco)[1]["targets"]["boxes"]) == 2
+
+    def test_missing_images_are_listed_together(self, tmp_path: Path, coco: dict[str, Any]) -> None:
+        (tmp_path / "images" / "a.png").unlink()
+        (tmp_path / "images" / "b.png").unlink()
+        with pytest.raises(DataError, match=r"2 of 2 image files are missing: .*a\.png, .*b\.png.*--data-root"):
+            read(tmp_path, coco)
+
+    def test_an_image_that_breaks_off(self, tmp_path: Path, coco: dict[str, Any]) -> None:
+        path = tmp_path / "images" / "b.png"
+        path.write_bytes(path.read_bytes()[:50])
+        with pytest.raises(DataError, match=r"b\.png is no readable image"):
+            read(tmp_path, coco)[1]
+
     def test_missing_and_damaged_files(self, tmp_path: Path, coco: dict[str, Any]) -> None:
         with pytest.raises(DataError, match=r"none\.json cannot be read"):
             CocoDetection(tmp_path, "images", "none.json")

@@ -200,8 +200,8 @@ def gradients(rank: int, counts: tuple[int, ...]) -> dict[str, torch.Tensor]:
     return {"loss": all_sum(total), "gradient": all_sum(torch.cat([grad.flatten() for grad in flat]))}
 
 
-def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    counts = (2, 1, 0)
+@pytest.mark.parametrize("counts", [(2, 1, 0), (2, 0, 1)], ids=["uneven", "a rank without boxes"])
+def test_two_ranks_equal_one_process(tmp_path: Path, counts: tuple[int, ...]) -> None:
     whole = gradients(0, counts)
     for rank in on_ranks(tmp_path, gradients, counts):
         for name, value in whole.items():

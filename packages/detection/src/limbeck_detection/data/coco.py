@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +43,8 @@ class CocoDetection(DetectionDataset):
     """Images with boxes in COCO's format (also Objects365, LVIS without its federated part, and most labelling tools).
 
     Labels count the categories in ascending order of their ids, which in COCO have gaps: label 0 is category 1, label
-    79 category 90. Boxes are cut at the image's edge; those without extent are left out, and an image without boxes
-    stays. Crowds are no targets and are ignored in evaluation.
+    79 category 90. Boxes are cut at the image's edge; those without extent are left out with a warning that counts
+    them, and an image without boxes stays. Crowds are no targets and are ignored in evaluation.
 
     Args:
         root: Folder of the data set.
@@ -54,8 +57,8 @@ class CocoDetection(DetectionDataset):
         truth: See :class:`~limbeck_detection.data.dataset.DetectionDataset`.
 
     Raises:
-        DataError: if the file is missing or not COCO's, names an unknown image or category, or no image is left; or if
-            ``classes`` and the file's categories differ.
+        DataError: if the file is missing or not COCO's, names an unknown image or category, gives one id or name twice,
+            or no image is left; if image files are missing; or if ``classes`` and the file's categories differ.
     """
 
     def __init__(
@@ -75,18 +78,33 @@ class CocoDetection(DetectionDataset):
         names, categories = self._classes(content["categories"], classes)
         label_of = {category: label for label, category in enumerate(categories)}
         rows: dict[int, list[tuple[Sequence[float], int, float | None, bool]]] = {}
-        known = {}
+        known: dict[int, tuple[str, int, int]] = {}
         for image in content["images"]:
             try:
-                known[int(image["id"])] = (str(image["file_name"]), int(image["width"]), int(image["height"]))
+                identity, entry = int(image["id"]), (str(image["file_name"]), int(image["width"]), int(image["height"]))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
                     f"{self.file}: an image needs id, file_name, width and height, got {image!r}"
                 ) from error
+            if identity in known:
+                raise DataError(
+                    f"{self.file}: two images have the id {identity}, {known[identity][0]} and {entry[0]}, so their "
+                    "boxes cannot be told apart: number the images anew"
+                )
+            known[identity] = entry
+        left_out = []
         for mark in content["annotations"]:
             row = self._row(mark, known, label_of)
-            if row is not None:
+            if row is None:
+                left_out.append(mark.get("id"))
+            else:
                 rows.setdefault(int(mark["image_id"]), []).append(row)
+        if left_out:
+            warnings.warn(
+                f"{self.file}: {len(left_out)} of {len(content['annotations'])} boxes have no extent inside of their "
+                f"image and are left out, the first is annotation {left_out[0]}",
+                stacklevel=2,
+            )
         ids = sorted(identity for identity in known if without_boxes or identity in rows)
         if not ids:
             raise DataError(f"{self.file} names no image to read" + ("" if without_boxes else " that has a box"))
@@ -104,9 +122,15 @@ class CocoDetection(DetectionDataset):
         self, categories: Sequence[Mapping[str, Any]], classes: Sequence[str] | str | Path | None
     ) -> tuple[tuple[str, ...], tuple[int, ...]]:
         try:
-            by_id = {int(category["id"]): str(category["name"]) for category in categories}
+            pairs = [(int(category["id"]), str(category["name"])) for category in categories]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.file}: a category needs an id and a name ({error})") from error
+        by_id = dict(pairs)
+        for position, what in enumerate(("id", "name")):
+            counts = Counter(pair[position] for pair in pairs)
+            twice = [value for value, count in counts.items() if count > 1]
+            if twice:
+                raise DataError(f"{self.file}: two categories have the {what} {twice[0]!r}: give each its own")
         ordered = sorted(by_id)
         if not ordered:
             raise DataError(f"{self.file} names no category, so there is no class to learn")
@@ -134,6 +158,8 @@ class CocoDetection(DetectionDataset):
         try:
             image, category = int(mark["image_id"]), int(mark["category_id"])
             x, y, width, height = (float(number) for number in mark["bbox"])
+            if not all(map(math.isfinite, (x, y, width, height))):
+                raise ValueError("the box is not finite")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{self.file}: an annotation needs image_id, category_id and bbox [x, y, width, height], got "

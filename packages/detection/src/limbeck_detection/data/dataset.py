@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,9 @@ class DetectionDataset(Dataset[Sample]):
             (``tv_tensors.BoundingBoxes``, corners in pixels) and ``labels``; or a config of it. Transforms of
             ``torchvision.transforms.v2`` move the boxes with the image.
         truth: Give ``truth`` as well, for evaluation.
+
+    Raises:
+        DataError: if image files are missing, with the first of them.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class DetectionDataset(Dataset[Sample]):
         self.ids = np.arange(len(annotated), dtype=np.int64) if ids is None else ids
         self.transform: Transform | None = build(transform)
         self.truth = truth
+        _check_there([found.path for found in annotated])
         self._paths = np.asarray([str(found.path) for found in annotated])
         self._ends = np.cumsum([len(found.labels) for found in annotated])
         self._boxes = np.concatenate([found.boxes for found in annotated])
@@ -147,6 +152,20 @@ class DetectionDataset(Dataset[Sample]):
             names = ("boxes", "labels", "area", "crowd")
             result["truth"] = {name: torch.from_numpy(getattr(found, name).copy()) for name in names}
         return result
+
+
+def _check_there(paths: Sequence[Path]) -> None:
+    """Refuse missing image files all at once, by one listing of each folder."""
+    there: dict[Path, set[str]] = {}
+    for folder in {path.parent for path in paths}:
+        there[folder] = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    missing = [path for path in paths if path.name not in there[path.parent]]
+    if missing:
+        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        raise DataError(
+            f"{len(missing)} of {len(paths)} image files are missing: {', '.join(map(str, missing[:_LISTED]))}{more}; "
+            "is the folder of the data set the right one (--data-root)?"
+        )
 
 
 def read_image(path: Path) -> Tensor:
