@@ -16,11 +16,14 @@ from limbeck_detection.pointdistiller import (
     BEVDistillationLoss,
     GraphLayer,
     PointDistillationLoss,
+    ShuffledVoxelDistillationLoss,
     VoxelDistillationLoss,
     importance_weights,
     local_distillation_loss,
     nearest_neighbors,
+    voxel_match,
 )
+from limbeck_detection.pointpillars import LidarCall, pointpillars
 from loss_contract import LossContract, randn
 
 COUNTS = torch.tensor([3, 32, 1, 9, 1, 14, 2, 20, 5, 1, 6, 11])
@@ -331,3 +334,62 @@ def test_in_a_distiller_the_teacher_stays_as_it_is_and_the_rest_trains() -> None
         for part in ("linear.weight", "norm.weight", "norm.bias")
     }
     assert "student.voxel_encoder.0.weight" in changed
+
+
+def test_the_control_keeps_centres_and_voxels_and_mixes_neighbourhoods() -> None:
+    torch.manual_seed(0)
+    loss = ShuffledVoxelDistillationLoss(3, 5, centers=6, neighbors=4)
+    teacher, centers = randn(40, 5), torch.arange(0, 40, 7)
+    mixed = loss._neighbors(teacher, centers, None)
+    found = nearest_neighbors(teacher, centers, 4)
+    assert mixed[:, 0].tolist() == centers.tolist()
+    assert sorted(mixed[:, 1:].flatten().tolist()) == sorted(found[:, 1:].flatten().tolist())
+    assert (mixed.sort(1).values != found.sort(1).values).any()
+    assert float(loss(randn(40, 3), teacher, torch.arange(40)).detach()) > 0
+
+
+def test_a_match_reads_counts_and_scenes_of_the_pillars_that_both_networks_get() -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {
+        "point_range": (0.0, -5.12, -3.0, 10.24, 5.12, 1.0),
+        "pillar_size": (0.64, 0.64, 4.0),
+        "layer_nums": (0, 0),
+        "layer_strides": (1, 2),
+    }
+    widths = [{"channels": (w, w), "neck_channels": (w, w)} for w in (4, 8)]
+    student, teacher = (pointpillars(w["channels"][0], **w, **options) for w in widths)
+    distiller = Distiller(
+        student, teacher, {"local": voxel_match(4, 8, centers=8, neighbors=4)}, call=LidarCall()
+    ).train()
+    before = copy.deepcopy(teacher.state_dict())
+    low, extent = torch.tensor([0.0, -5.0, -1.5, 0.0]), torch.tensor([10.0, 10.0, 2.0, 1.0])
+    scenes = [low + torch.rand(n, 4) * extent for n in (60, 0, 40)]  # a scene without a point in the middle
+    targets = [
+        {"boxes": torch.zeros(n, 7) + torch.tensor([5.0, 0, -1.7, 3.9, 1.6, 1.5, 0]), "labels": torch.full((n,), 2)}
+        for n in (1, 0, 0)
+    ]
+    seen: dict[str, Any] = {}
+    match = distiller.matches["local"]
+    match.loss._compare = _watch(match.loss._compare, seen)
+    losses = distiller({"inputs": scenes, "targets": targets}, mode="loss")
+    sum(losses.values()).backward()
+    pillars = student.train().voxelize(scenes)
+    assert seen["importance"].tolist() == pillars.num_points.tolist()
+    assert seen["scenes"].tolist() == pillars.scenes.tolist()
+    assert set(pillars.scenes.tolist()) == {0, 2}
+    assert float(losses["loss/local"].detach()) > 0
+    assert student.voxel_encoder.pfn_layers[0].linear.weight.grad is not None
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    distiller.zero_grad()
+    empty = distiller({"inputs": [scenes[1]], "targets": [targets[1]]}, mode="loss")
+    assert float(empty["loss/local"].detach()) == 0.0
+    sum(empty.values()).backward()
+
+
+def _watch(compare: Any, seen: dict[str, Any]) -> Any:
+    def watched(student: Tensor, teacher: Tensor, importance: Tensor, **others: Any) -> Tensor:
+        seen.setdefault("importance", importance)
+        seen.setdefault("scenes", others["search_scenes"])
+        return compare(student, teacher, importance, **others)
+
+    return watched

@@ -166,9 +166,7 @@ class _LocalDistillation(nn.Module):
             student = at_least_float32(student).to(self.student_graph.linear.weight.dtype)
             chosen_by = teacher.amax(1) if importance is None else importance
             centers = select_most_important(chosen_by, self.centers, scenes=select_scenes)
-            neighbors = nearest_neighbors(
-                teacher, centers, self.neighbors, scenes=search_scenes, chunk_size=self.chunk_size
-            )
+            neighbors = self._neighbors(teacher, centers, search_scenes)
             teacher_codes = self._pooled(self.teacher_graph(teacher, centers, neighbors))
             student_codes = self._pooled(self.student_graph(student, centers, neighbors))
             self.spread = teacher_codes.detach().flatten(0, -2).std(0, unbiased=False).mean().float()
@@ -179,6 +177,9 @@ class _LocalDistillation(nn.Module):
                 weight = importance_weights(strength, temperature=self.temperature, scenes=own)
             loss = local_distillation_loss(student_codes, teacher_codes, weight, reduction=self.reduction)
             return loss * scenes if self.weighting == "scenes" else loss
+
+    def _neighbors(self, teacher: Tensor, centers: Tensor, scenes: Tensor | None) -> Tensor:
+        return nearest_neighbors(teacher, centers, self.neighbors, scenes=scenes, chunk_size=self.chunk_size)
 
     def _pooled(self, codes: Tensor) -> Tensor:
         if self.pooling == "none":
@@ -295,6 +296,20 @@ class VoxelDistillationLoss(_LocalDistillation):
         return self._compare(
             student_features, teacher_features, importance, select_scenes=None, search_scenes=scenes, scenes=1
         )
+
+
+class ShuffledVoxelDistillationLoss(VoxelDistillationLoss):
+    """A control for :class:`VoxelDistillationLoss`: the neighbours of all centres change places at random.
+
+    Each neighbourhood keeps its centre, and all of them together keep their voxels; that they belong together is lost.
+    What this trains better than no distillation owes nothing to local structure.
+    """
+
+    def _neighbors(self, teacher: Tensor, centers: Tensor, scenes: Tensor | None) -> Tensor:
+        found = super()._neighbors(teacher, centers, scenes)
+        others = found[:, 1:].flatten()
+        order = torch.randperm(len(others), device=others.device)
+        return torch.cat((found[:, :1], others[order].view(len(found), -1)), 1)
 
 
 class BEVDistillationLoss(_LocalDistillation):

@@ -1,0 +1,1 @@
+"""PointPillars and PointDistiller on simulated lidar frames."""

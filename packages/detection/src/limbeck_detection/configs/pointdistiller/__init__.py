@@ -1,0 +1,1 @@
+"""PointPillars students with PointDistiller."""
