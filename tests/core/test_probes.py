@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from limbeck_core.errors import NonFiniteError, ShapeError, TargetError
-from limbeck_core.probes import linear_probe, nearest_neighbours
+from limbeck_core.probes import linear_probe, nearest_neighbours, retrieval_recall
 from loss_contract import randn
 
 
@@ -115,3 +115,47 @@ def test_wrong_options() -> None:
         linear_probe(train, targets, train, strengths=())
     with pytest.raises(TargetError, match="all 6 training samples are of class .1."):
         linear_probe(train, torch.ones(6).long(), train)
+
+
+class TestRetrieval:
+    def test_by_hand(self) -> None:
+        gallery = torch.eye(4)
+        queries = torch.tensor([[1.0, 0, 0, 0], [0.9, 1.0, 0, 0], [1.0, 0, 0.9, 0], [3.0, 2.0, 1.0, 0.5]])
+        found = retrieval_recall(queries, gallery, at=(1, 2, 4))
+        assert found == {"recall@1": 50.0, "recall@2": 75.0, "recall@4": 100.0, "median_rank": 1.5}
+
+    def test_features_that_are_all_alike_retrieve_nothing(self) -> None:
+        same = torch.ones(10, 3)
+        assert retrieval_recall(same, same, at=(1, 9))["recall@9"] == 0.0
+
+    def test_relevant_entries_of_a_label(self) -> None:
+        gallery, labels = clouds(30, 0)
+        queries, asked = clouds(12, 1)
+        relevant = asked[:, None] == labels[None, :]
+        all_of_them = retrieval_recall(queries, gallery, relevant=relevant)
+        assert (
+            all_of_them["recall@10"] > all_of_them["recall@1"] > 100 / 3
+        )  # better than one of three classes by chance
+        relevant[1:] = False  # queries without a right entry are left out
+        assert retrieval_recall(queries, gallery, relevant=relevant)["recall@10"] == 100.0
+
+    def test_what_does_not_fit(self) -> None:
+        rows = randn(4, 2, seed=0)
+        with pytest.raises(ShapeError, match="4 queries and 3"):
+            retrieval_recall(rows, rows[:3])
+        with pytest.raises(ShapeError, match="relevant must have the shape"):
+            retrieval_recall(rows, rows, relevant=torch.zeros(3, 4, dtype=torch.bool))
+        with pytest.raises(ShapeError, match="none of the 4 queries"):
+            retrieval_recall(rows, rows, relevant=torch.zeros(4, 4, dtype=torch.bool))
+        with pytest.raises(NonFiniteError, match="gallery"):
+            retrieval_recall(rows, rows * float("nan"))
+        with pytest.raises(ValueError, match="numbers of 1 or more"):
+            retrieval_recall(rows, rows, at=(0,))
+
+
+def test_the_scale_of_features_does_not_matter_to_the_linear_probe() -> None:
+    (train, targets), scale = clouds(60, 1), torch.logspace(-3, 3, 6)
+    plain = linear_probe(train, targets, train, strengths=(1.0,)).probabilities
+    torch.testing.assert_close(
+        linear_probe(train * scale, targets, train * scale, strengths=(1.0,)).probabilities, plain
+    )

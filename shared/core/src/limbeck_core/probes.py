@@ -1,4 +1,4 @@
-"""What frozen features know of classes: nearest neighbours and a linear probe.
+"""What frozen features know: nearest neighbours, a linear probe, and retrieval of one modality by another.
 
 Features are taken as they came from a model; nothing here trains it. Targets are class indices ``(M,)`` or, where a
 sample has several labels, zeros and ones ``(M, C)``.
@@ -7,7 +7,7 @@ sample has several labels, zeros and ones ``(M, C)``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -141,6 +141,65 @@ def linear_probe(
     return Probed(probabilities, strength)
 
 
+def retrieval_recall(
+    queries: Tensor,
+    gallery: Tensor,
+    *,
+    at: Sequence[int] = (1, 5, 10),
+    relevant: Tensor | None = None,
+) -> Mapping[str, float]:
+    """Return how often the right gallery entry is among the nearest to a query, by cosine similarity.
+
+    Ties count against the model: features that are all alike retrieve nothing.
+
+    Args:
+        queries: Features that search, ``(Q, D)``.
+        gallery: Features that are searched, ``(G, D)``.
+        at: Numbers of nearest entries to look at.
+        relevant: Which entries are right for which query, boolean ``(Q, G)``; by default entry i for query i. Queries
+            without a right entry are left out.
+
+    Returns:
+        ``recall@k`` in per cent for every k, and ``median_rank`` of the best right entry, from 1.
+
+    Raises:
+        ShapeError: if features do not fit, ``relevant`` has another shape, or no query has a right entry.
+        NonFiniteError: if features hold NaN or infinity.
+        ValueError: if a number of ``at`` is below 1.
+    """
+    if not at or min(at) < 1:
+        raise ValueError(f"at must hold numbers of 1 or more, at least one, got {tuple(at)}")
+    _check_features(gallery, queries, ("gallery", "queries"))
+    if relevant is None and len(queries) != len(gallery):
+        raise ShapeError(
+            f"without relevant, entry i of the gallery belongs to query i: got {len(queries)} queries and "
+            f"{len(gallery)} entries"
+        )
+    if relevant is not None and relevant.shape != (len(queries), len(gallery)):
+        raise ShapeError(
+            f"relevant must have the shape {(len(queries), len(gallery))} of queries and gallery, got "
+            f"{tuple(relevant.shape)}"
+        )
+    bank, asked = normalize(gallery.detach().double(), dim=1), normalize(queries.detach().double(), dim=1)
+    ranks = []
+    for start in range(0, len(asked), _ROWS):
+        similarity = asked[start : start + _ROWS] @ bank.T
+        if relevant is None:
+            right = torch.zeros_like(similarity, dtype=torch.bool)
+            right[torch.arange(len(right)), torch.arange(start, start + len(right))] = True
+        else:
+            right = relevant[start : start + _ROWS].to(similarity.device, torch.bool)
+        best = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
+        # equal up to rounding is equal: the same vector must not win by the last bit
+        ahead = ((similarity >= best - _SAME) & ~right).sum(1)
+        ranks.append(ahead[right.any(1)] + 1)
+    rank = torch.cat(ranks).double() if ranks else torch.zeros(0, dtype=torch.float64)
+    if not rank.numel():
+        raise ShapeError(f"none of the {len(queries)} queries has a right entry in the gallery: nothing to retrieve")
+    recall = {f"recall@{k}": 100 * float((rank <= k).double().mean()) for k in at}
+    return {**recall, "median_rank": float(rank.quantile(0.5))}
+
+
 class _Linear:
     """A linear classifier on standardised features."""
 
@@ -191,8 +250,8 @@ def _choose(x: Tensor, y: Tensor, strengths: tuple[float, ...], several: bool) -
     return min(losses, key=losses.__getitem__)
 
 
-def _check_features(train: Tensor, test: Tensor) -> None:
-    for name, features in (("train", train), ("test", test)):
+def _check_features(train: Tensor, test: Tensor, names: tuple[str, str] = ("train", "test")) -> None:
+    for name, features in zip(names, (train, test), strict=True):
         if features.ndim != 2 or not features.is_floating_point():
             raise ShapeError(
                 f"{name} must be floating-point features (samples, width), got {features.dtype} "
@@ -200,9 +259,9 @@ def _check_features(train: Tensor, test: Tensor) -> None:
             )
         explain_non_finite(features, name)
     if not len(train):
-        raise ShapeError("train holds no sample")
+        raise ShapeError(f"{names[0]} holds no sample")
     if train.shape[1] != test.shape[1]:
-        raise ShapeError(f"train has {train.shape[1]} features a sample and test {test.shape[1]}: take one model's")
+        raise ShapeError(f"{names[0]} has {train.shape[1]} features a sample and {names[1]} {test.shape[1]}")
 
 
 def _votes(targets: Tensor, samples: int, classes: int | None) -> Tensor:
@@ -226,4 +285,4 @@ def _votes(targets: Tensor, samples: int, classes: int | None) -> Tensor:
     return one_hot(targets.long(), count).double()
 
 
-__all__ = ["STRENGTHS", "Probed", "linear_probe", "nearest_neighbours"]
+__all__ = ["STRENGTHS", "Probed", "linear_probe", "nearest_neighbours", "retrieval_recall"]
