@@ -13,6 +13,7 @@ from limbeck_pose.data.people import keypoints_of
 from limbeck_pose.keypoints import WHOLE_BODY, Layout
 
 WHOLE = "whole"
+HANDS = {"left_hand", "right_hand"}
 _NAMES = {"AP": "AP_all", "AP50": "AP_50", "AP75": "AP_75", "AR": "AR_all"}
 
 
@@ -47,12 +48,18 @@ def average_precision(
         figures |= {
             f"{part}/{name}": value for name, value in _judge(annotations, truth, people, points, layout).items()
         }
-    if {"left_hand", "right_hand"} <= parts.keys():
-        for name in _NAMES:
-            both = [figures[f"{hand}/{name}"] for hand in ("left_hand", "right_hand")]
-            known = [value for value in both if value is not None]
-            figures[f"hand/{name}"] = sum(known) / len(known) if known else None
+    if parts.keys() >= HANDS:
+        figures |= mean_of_hands(figures, tuple(_NAMES))
     return figures
+
+
+def mean_of_hands(figures: Mapping[str, float | None], names: Sequence[str]) -> dict[str, float | None]:
+    """Return ``"hand/<name>"``, the means of the left and the right hand where they are known."""
+    means: dict[str, float | None] = {}
+    for name in names:
+        known = [value for hand in sorted(HANDS) if (value := figures[f"{hand}/{name}"]) is not None]
+        means[f"hand/{name}"] = sum(known) / len(known) if known else None
+    return means
 
 
 def _truth(annotation: Mapping[str, Any], layout: Layout) -> tuple[Any, Any]:

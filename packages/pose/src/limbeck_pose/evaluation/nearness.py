@@ -9,7 +9,7 @@ import numpy as np
 
 from limbeck_core.checks import check_positive
 from limbeck_pose.data.people import keypoints_of
-from limbeck_pose.evaluation.coco import WHOLE, points_of_results
+from limbeck_pose.evaluation.coco import HANDS, WHOLE, mean_of_hands, points_of_results
 from limbeck_pose.evaluation.similarity import Array, correct_keypoints, mean_error
 from limbeck_pose.keypoints import WHOLE_BODY, Layout
 
@@ -70,6 +70,8 @@ def nearness(
         error = mean_error(*(column[has_partner] for column in columns))["all"]
         figures[f"{part}/PCK"] = None if np.isnan(share) else 100.0 * share
         figures[f"{part}/NME"] = None if np.isnan(error) else 100.0 * error
+    if parts.keys() >= HANDS:
+        figures |= mean_of_hands(figures, ("PCK", "NME"))
     return figures
 
 
