@@ -132,10 +132,7 @@ class TestRetrieval:
         gallery, labels = clouds(30, 0)
         queries, asked = clouds(12, 1)
         relevant = asked[:, None] == labels[None, :]
-        all_of_them = retrieval_recall(queries, gallery, relevant=relevant)
-        assert (
-            all_of_them["recall@10"] > all_of_them["recall@1"] > 100 / 3
-        )  # better than one of three classes by chance
+        assert retrieval_recall(queries, gallery, relevant=relevant)["recall@1"] > 50.0  # by chance a third
         relevant[1:] = False  # queries without a right entry are left out
         assert retrieval_recall(queries, gallery, relevant=relevant)["recall@10"] == 100.0
 
