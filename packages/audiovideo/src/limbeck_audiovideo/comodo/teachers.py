@@ -167,10 +167,15 @@ class SmallVideoNet(ClipModel):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return class scores ``(N, num_classes)``, or embeddings, of clips ``(N, T, 3, H, W)``."""
+        scores: Tensor = self.fc(self.embedding(clips))
+        return scores
+
+    def embedding(self, clips: Tensor) -> Tensor:
+        """Return embeddings ``(N, width)`` of clips ``(N, T, 3, H, W)``."""
         count = clips.shape[:2]
         frames = self.place(self.space(self.normalize(clips).flatten(0, 1))).unflatten(0, count)
-        scores: Tensor = self.fc(self.embed(self.time(frames.transpose(1, 2)).mean(2)))
-        return scores
+        embedded: Tensor = self.embed(self.time(frames.transpose(1, 2)).mean(2))
+        return embedded
 
 
 __all__ = ["IMAGENET", "ClipModel", "FrameTeacher", "PixelGrid", "SmallVideoNet"]
