@@ -197,7 +197,7 @@ def psds(
         hop: See :func:`events_of`.
 
     Returns:
-        ``psds1`` and ``psds2``; see :data:`PSDS_SETTINGS`.
+        ``psds1`` and ``psds2``; see :data:`PSDS_SETTINGS`. Classes without a true event are left out.
 
     Raises:
         MissingDependency: if ``psds_eval`` is not installed.
@@ -214,6 +214,13 @@ def psds(
     if not any(truth.values()):
         raise DataError("PSDS needs at least one true event")
     _known({}, truth, durations, classes)
+    occurring = [label for label in classes if any(e.label == label for each in truth.values() for e in each)]
+
+    class Judge(PSDSEval):  # type: ignore[misc]  # untyped
+        """The library's, whose steps between operating points ask pandas for what its third version dropped."""
+
+        step_curve = staticmethod(_steps)
+
     columns = ["filename", "onset", "offset", "event_label"]
 
     def frame(events: Found) -> Any:
@@ -226,21 +233,33 @@ def psds(
     smooth = {name: smoothed(values, median) for name, values in probabilities.items()}
     points = {}
     for step in steps:
-        events = {n: events_of(v, classes, threshold=float(step), median=1, hop=hop) for n, v in smooth.items()}
+        events = {
+            name: [e for e in events_of(v, classes, threshold=float(step), median=1, hop=hop) if e.label in occurring]
+            for name, v in smooth.items()
+        }
         points[tuple((n, e) for n, each in events.items() for e in each)] = frame(
             {n: [Event(e.onset, min(e.offset, durations[n]), e.label) for e in each] for n, each in events.items()}
         )
     scores = {}
     for name, s in PSDS_SETTINGS.items():
-        judge = PSDSEval(
+        judge = Judge(
             dtc_threshold=s["dtc"], gtc_threshold=s["gtc"], cttc_threshold=0.3, ground_truth=right, metadata=lengths,
-            class_names=list(classes),
+            class_names=occurring,
         )  # fmt: skip
         for table in points.values():  # each table once: the library warns of equal ones
             judge.add_operating_point(table)
         found = judge.psds(alpha_ct=s["alpha_ct"], alpha_st=s["alpha_st"], max_efpr=100)
         scores[name] = 100 * float(found.value)
     return scores
+
+
+def _steps(x: Scores, known: Scores, values: Scores) -> Scores:
+    """Steps through the points (known, values), never downwards, at every x; zero before the first point."""
+    order = np.lexsort((values, known))
+    heights = np.maximum.accumulate(values[order])
+    place = np.searchsorted(known[order], x, side="right")
+    steps: Scores = np.where(place > 0, heights[np.maximum(place - 1, 0)], 0.0)
+    return steps
 
 
 def _joined(events: Sequence[Event]) -> list[Event]:

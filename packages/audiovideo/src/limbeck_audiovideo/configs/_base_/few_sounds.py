@@ -1,4 +1,4 @@
-# Fine-tuning on the five labelled clips of each class of rendered sounds: mixed and resized, 300 steps.
+# Fine-tuning on the five labelled clips of each class of rendered sounds: mixed and resized, 150 steps.
 from mmengine.optim import CosineAnnealingLR
 from torch.optim import AdamW
 
@@ -11,6 +11,6 @@ train_dataloader = dict(
     batch_size=20,
     collate_fn=dict(type=tagging_views),
 )
-train_cfg = dict(type=StepLoop, max_steps=300)
+train_cfg = dict(type=StepLoop, max_steps=150)
 optim_wrapper = dict(optimizer=dict(type=AdamW, lr=1e-3, weight_decay=0.05))
-param_scheduler = dict(type=CosineAnnealingLR, T_max=300, eta_min=0.0, by_epoch=False)
+param_scheduler = dict(type=CosineAnnealingLR, T_max=150, eta_min=0.0, by_epoch=False)
