@@ -62,11 +62,15 @@ class PointNet(nn.Module):
 
     @torch.no_grad()
     def importance(self, points: Tensor) -> Tensor:
-        """Share of the embedding that each point decides, being the maximum of a channel: ``(B, n)``, sums to 1."""
+        """Share of the embedding that each point decides, being the maximum of a channel: ``(B, n)``, sums to 1.
+
+        Points that share a maximum share it evenly.
+        """
         check_clouds(points)
-        winners = self.layers(points).argmax(1)
-        shares = points.new_zeros(points.shape[:2])
-        return shares.scatter_add_(1, winners, torch.full_like(winners, 1 / self.dim, dtype=points.dtype))
+        features = self.layers(points)
+        largest = (features == features.amax(1, keepdim=True)).to(points.dtype)
+        shares: Tensor = (largest / largest.sum(1, keepdim=True)).mean(2)
+        return shares
 
 
 class Block(nn.Module):

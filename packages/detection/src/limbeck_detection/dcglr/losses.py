@@ -140,8 +140,8 @@ def _check_views(student: Tensor, teacher: Tensor, teacher_views: int) -> int:
         or (not clouds and len(student))
     ):
         raise ShapeError(
-            f"the teacher's {len(teacher)} rows must be {teacher_views} views of each cloud, and the student's "
-            f"{len(student)} a whole number of views of the same clouds"
+            f"the teacher's rows {tuple(teacher.shape)} must be {teacher_views} views of each cloud, and the student's "
+            f"{tuple(student.shape)} a whole number of views of the same clouds"
         )
     return clouds
 

@@ -34,12 +34,12 @@ val_cfg = dict()
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
-train_cfg = dict(type=StepLoop, max_steps=200, val_interval=200)
+train_cfg = dict(type=StepLoop, max_steps=160, val_interval=160)
 optim_wrapper = dict(
     optimizer=dict(type=AdamW, lr=4e-3, betas=(0.95, 0.99), weight_decay=0.01), clip_grad=dict(max_norm=35.0)
 )
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.1, end=40, by_epoch=False),
-    dict(type=CosineAnnealingLR, T_max=160, eta_min=1e-5, begin=40, end=200, by_epoch=False),
+    dict(type=CosineAnnealingLR, T_max=120, eta_min=1e-5, begin=40, end=160, by_epoch=False),
 ]
 default_hooks = dict(checkpoint=dict(every_epochs=None))

@@ -29,11 +29,11 @@ val_cfg = dict()
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
-train_cfg = dict(type=EpochLoop, max_epochs=20, val_interval=20)
+train_cfg = dict(type=EpochLoop, max_epochs=10, val_interval=10)
 optim_wrapper = dict(type=ClippedOneByOne, max_norm=3.0, optimizer=dict(type=AdamW, lr=2e-3, weight_decay=0.04))
 param_scheduler = [
     dict(type=LinearLR, start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(type=CosineAnnealingLR, T_max=20, eta_min=1e-5, by_epoch=True, convert_to_iter_based=True),
+    dict(type=CosineAnnealingLR, T_max=10, eta_min=1e-5, by_epoch=True, convert_to_iter_based=True),
 ]
 custom_hooks = [dict(type=RestingPrototypes, epochs=1)]
 default_hooks = dict(checkpoint=dict(every_epochs=None))
