@@ -48,6 +48,10 @@ class OnlyDeclared:
         if name.partition(".")[0] in refused:
             return None
         return importlib.machinery.PathFinder.find_spec(name, path, target)
+    @staticmethod
+    def find_distributions(*args):
+        "Some ask for their own version this way."
+        return importlib.machinery.PathFinder.find_distributions(*args)
 finders = [f for f in sys.meta_path if f in (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)]
 sys.meta_path[:] = [*finders, OnlyDeclared]
 """
