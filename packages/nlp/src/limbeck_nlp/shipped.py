@@ -86,7 +86,7 @@ class Judged:
 COLUMNS = ("encoder", "cosine to teacher", "similarity (Spearman)", "intents (%)", "parameters", "training (s)")
 
 
-def distil_minilm(*, size: int = 2000, test: int = 500, epochs: int = 3, seed: int = 0) -> list[Judged]:
+def distil_minilm(*, size: int = 800, test: int = 300, epochs: int = 2, seed: int = 0) -> list[Judged]:
     """Distil the shipped encoder into three layers and into two, and judge all of them.
 
     A student begins as some of the teacher's layers; "cut" is that without training. It learns the relations of
