@@ -49,7 +49,7 @@ class TestClips:
 
     def test_the_evaluator_takes_either(self) -> None:
         metric = ClipMetric()
-        metric.process({"targets": TARGETS}, SCORES)
+        metric.process({"targets": TARGETS}, list(SCORES))
         assert metric.evaluate(4)["accuracy"] == 75.0
         assert metric.per_sample["accuracy"] == [100, 100, 0, 100]
         metric.process({"targets": torch.eye(3)[TARGETS]}, SCORES)

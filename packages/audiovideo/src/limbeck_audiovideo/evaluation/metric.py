@@ -33,19 +33,20 @@ class ClipMetric(BaseMetric):  # type: ignore[misc]  # mmengine is untyped
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.per_sample: dict[str, list[float]] = {}
 
-    def process(self, data_batch: Mapping[str, Any], data_samples: Tensor) -> None:
+    def process(self, data_batch: Mapping[str, Any], data_samples: Tensor | Sequence[Tensor]) -> None:
         """Take one batch.
 
         Args:
             data_batch: The batch with its ``targets``.
-            data_samples: Class scores, ``(N, C)``.
+            data_samples: Class scores, ``(N, C)`` or N rows.
 
         Raises:
             DataError: if the batch has no targets.
         """
         if "targets" not in data_batch:
             raise DataError(f"evaluation needs 'targets' in the batch, it has {', '.join(data_batch)}")
-        rows = zip(data_samples.detach().float().cpu(), data_batch["targets"].cpu(), strict=True)
+        scores = (row.detach().float().cpu() for row in data_samples)
+        rows = zip(scores, data_batch["targets"].cpu(), strict=True)
         self.results.extend(rows)
 
     def compute_metrics(self, results: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
