@@ -126,7 +126,7 @@ def test_decoration_by_hand() -> None:
 
 def test_networks_that_share_pillars_leave_them_as_they_are() -> None:
     teacher, student = tiny(16).eval(), tiny(8)
-    pillars = student.voxelize([points(), points(seed=1)])
+    pillars = student.prepare([points(), points(seed=1)])
     before = [value.clone() for value in pillars[:3]]
     alone = teacher([points(), points(seed=1)])
     student(pillars)

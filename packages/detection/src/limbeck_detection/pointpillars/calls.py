@@ -1,4 +1,4 @@
-"""How the distiller calls a detector of lidar points: every network of a step gets the same pillars."""
+"""How the distiller calls a detector of lidar points: every network of a step gets the same prepared points."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from limbeck_core.errors import MatchError, closest
-from limbeck_detection.pointpillars.pillars import PillarGrid, Pillars
 
 
 class LidarCall:
-    """Detectors that take points, or pillars, and targets, and return their own losses by name.
+    """Detectors that take points, or what they prepared of them, and targets, and return their own losses by name.
 
-    Points of a batch are voxelised once, by the first network that is called on them (the student); networks with the
-    same grid are given the same pillars, so that their features belong to each other row by row.
+    Points of a batch are prepared once (voxelised or sampled), by the first network that is called on them (the
+    student). Networks with the same ``preparation`` are given the same, so that their features belong to each other row
+    by row.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[Any, PillarGrid, Pillars] | None = None
+        self._last: tuple[Any, Any, Any] | None = None
 
     def loss(
         self, model: nn.Module, batch: Mapping[str, Any], view: str, task_loss: nn.Module | None
@@ -45,11 +45,11 @@ class LidarCall:
 
     def _inputs(self, model: nn.Module, batch: Mapping[str, Any], view: str) -> Any:
         points = _field(batch, view)
-        grid = getattr(model, "grid", None)
-        if not isinstance(grid, PillarGrid) or isinstance(points, Pillars):
+        preparation = getattr(model, "preparation", None)
+        if preparation is None:
             return points
-        if self._last is None or self._last[0] is not points or self._last[1] != grid:
-            self._last = (points, grid, model.voxelize(points))  # type: ignore[operator]
+        if self._last is None or self._last[0] is not points or self._last[1] != preparation:
+            self._last = (points, preparation, model.prepare(points))  # type: ignore[operator]
         return self._last[2]
 
 

@@ -93,7 +93,12 @@ class PointPillars(nn.Module):
         """Number of classes."""
         return self.bbox_head.num_classes
 
-    def voxelize(self, points: Points) -> Pillars:
+    @property
+    def preparation(self) -> PillarGrid:
+        """What networks that share prepared points must have in common."""
+        return self.grid
+
+    def prepare(self, points: Points) -> Pillars:
         """Sort points into this network's pillars, as many as its mode allows; pillars are returned as they are.
 
         Raises:
@@ -122,7 +127,7 @@ class PointPillars(nn.Module):
             ShapeError: if the points or the targets have another shape.
             TargetError: as :meth:`~limbeck_detection.pointpillars.head.Anchor3DHead.loss`.
         """
-        pillars = self.voxelize(points)
+        pillars = self.prepare(points)
         features = self.voxel_encoder(pillars)
         canvas = self.middle_encoder(features, pillars.coords, pillars.batch_size)
         output: HeadOutput = self.bbox_head(self.neck(self.backbone(canvas)))
