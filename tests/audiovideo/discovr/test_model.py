@@ -239,6 +239,15 @@ def test_an_image_branch_does_not_know_the_order_of_frames() -> None:
     assert not torch.allclose(video(clip), video(clip.flip(2)), atol=1e-3)
 
 
+@pytest.mark.parametrize("branches", ["both", "image"])
+def test_exports_with_any_number_of_clips(branches: Any) -> None:
+    model = discovr(**{**TINY, "branches": branches}).eval()
+    shapes = {"video": {0: torch.export.Dim("batch", min=1, max=64)}}
+    graph = torch.export.export(model, (clips(2),), dynamic_shapes=shapes).module()
+    video = clips(5)
+    torch.testing.assert_close(graph(video), model(video))
+
+
 def test_no_clips() -> None:
     losses = distiller()(dict(inputs=clips(0)))
     assert {name: float(value.detach()) for name, value in losses.items()} == dict.fromkeys(losses, 0.0)

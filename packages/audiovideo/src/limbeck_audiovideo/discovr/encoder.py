@@ -222,7 +222,7 @@ class ViTEncoder(nn.Module):
             index = token_positions(visible.to(x.device), self.times, self.side**2)
             index = index.unsqueeze(-1).expand(-1, -1, -1, self.dim)
             x = x.expand(len(visible), *x.shape).gather(2, index).flatten(0, 1)
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
         x = torch.cat((first, x), dim=1)
         for block in self.blocks:
             if self.recompute and self.training and torch.is_grad_enabled():

@@ -105,7 +105,7 @@ class Branch(nn.Module):
     def embed(self, video: Tensor) -> Tensor:
         """Return one embedding a clip, ``(B, D)``; of single frames the mean of theirs."""
         embedding = self.encoder(self.rows(video)).embedding
-        return image_mean(embedding, len(video)) if self.by_frame else embedding
+        return image_mean(embedding, video.shape[0]) if self.by_frame else embedding
 
     def forward(self, video: Tensor) -> Encoded:
         """Encode whole clips ``(B, C, T, H, W)`` and let the head score their class tokens, for its tap.
@@ -118,7 +118,7 @@ class Branch(nn.Module):
         if self.head is not None:
             self.head(found.embedding)
         times = video.shape[2] if self.by_frame else self.encoder.times
-        return Encoded(found.embedding, found.tokens.reshape(len(video), times, *found.tokens.shape[2:]))
+        return Encoded(found.embedding, found.tokens.reshape(video.shape[0], times, *found.tokens.shape[2:]))
 
 
 class TokenDecoder(nn.Module):

@@ -41,9 +41,9 @@ val_cfg = dict()
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
-train_cfg = dict(type=EpochLoop, max_epochs=16, val_interval=16)
+train_cfg = dict(type=EpochLoop, max_epochs=8, val_interval=8)
 optim_wrapper = dict(optimizer=dict(type=AdamW, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05))
 param_scheduler = [
-    dict(type=LinearLR, start_factor=0.01, by_epoch=False, begin=0, end=64),
-    dict(type=CosineAnnealingLR, T_max=16, eta_min=0.0, by_epoch=True, convert_to_iter_based=True),
+    dict(type=LinearLR, start_factor=0.01, by_epoch=False, begin=0, end=32),
+    dict(type=CosineAnnealingLR, T_max=8, eta_min=0.0, by_epoch=True, convert_to_iter_based=True),
 ]

@@ -18,18 +18,18 @@ mask = dict(type=RandomMask, ratio=0.6)
 dino = dict(
     type=DINOLoss,
     num_prototypes=64,
-    teacher_temperature=0.04,
-    center_momentum=0.8,
+    teacher_temperature=0.02,
+    center_momentum=0.9,
     teacher_views=1,
     skip_same_view=False,
 )
 model = dict(
     type=Distiller,
     student=dict(type=discovr_tiny, branches="image"),
-    teacher=dict(image=dict(type=EMATeacher, momentum=0.99, follows="image")),
+    teacher=dict(image=dict(type=EMATeacher, momentum=0.95, follows="image")),
     call=dict(type=MaskedCall, views=dict(type=Views, local=4, video=mask, image=mask)),
     matches=dict(
         image=dict(type=Match, loss=dino, student="image.head", teacher=dict(type=Tap, path="head", of="image")),
     ),
 )
-custom_hooks = [dict(type=EMAHook, momentum=0.99)]
+custom_hooks = [dict(type=EMAHook, momentum=0.95)]
