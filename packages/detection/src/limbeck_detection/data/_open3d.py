@@ -15,7 +15,7 @@ _INTENSITIES = ("intensity", "intensities", "reflectance", "reflectivity")
 
 def _open3d() -> Any:
     try:
-        import open3d  # type: ignore[import-untyped, unused-ignore]  # noqa: PLC0415  an extra
+        import open3d  # noqa: PLC0415  an extra
     except (ImportError, OSError) as error:  # OSError: a system library is missing
         raise MissingDependency(
             "reading .pcd and .ply needs Open3D: pip install 'limbeck-detection[open3d]', and the system library "
