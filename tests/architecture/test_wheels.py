@@ -32,7 +32,7 @@ DEPENDENCIES = {
 EXTRAS: dict[str, set[str]] = {name: set() for name in DEPENDENCIES}
 EXTRAS |= {"limbeck-detection": {"open3d", "transformers"}, "limbeck-vision": {"mnist"}}
 EXTRAS |= {"limbeck-nlp": {"fairseq", "translation"}}
-EXTRAS |= {"limbeck-audiovideo": {"imu", "timm", "transformers"}}
+EXTRAS |= {"limbeck-audiovideo": {"imu", "sed", "timm", "transformers"}}
 IMPORT_NAMES = {name: name.replace("-", "_") for name in DEPENDENCIES}
 
 # Importing the losses may cost this share of what importing torch costs: 50 ms where that takes 1.2 s.
