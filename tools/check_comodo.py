@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data_root", type=Path, metavar="FOLDER", help="holds pairs.csv")
     parser.add_argument("--config", default=CONFIG, metavar="C", help=f"default: {CONFIG}")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="first seed (default: 0)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, metavar="ARM", help=f"of {', '.join(ARMS)}")
     parser.add_argument("--steps", type=int, default=150, help="steps of pretraining (default: 150)")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of pretraining (default: 0.001)")
@@ -70,7 +71,7 @@ def check(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     figures: dict[str, dict[str, list[float]]] = {}
     for arm in options.arms:
         seeds: list[Mapping[str, float]] = []
-        for seed in range(options.seeds):
+        for seed in range(options.first, options.first + options.seeds):
             found, few, ranks = torch.empty_like(targets), [], []
             for subject in torch.unique(subjects):
                 out = subjects == subject

@@ -216,7 +216,7 @@ class _QueueCrossEntropy(torch.autograd.Function):
             part = slice(start, start + step)
             target = torch.softmax(_products(teacher[part] / teacher_temperature, candidates), dim=1)
             log_student = torch.log_softmax(_products(student[part] / student_temperature, candidates), dim=1)
-            values[part] = -torch.bmm(target.unsqueeze(1), log_student.unsqueeze(2)).flatten()
+            values[part] = -(target * log_student).sum(1)
             if wanted:
                 excess = log_student.exp_().sub_(target).div_(student_temperature)
                 begin = 0
