@@ -12,6 +12,8 @@ import torch
 from limbeck_core.errors import ConfigError, DataError, ShapeError
 from limbeck_nlp.data import pad_batch
 from limbeck_nlp.evaluation import SpanMetric
+from limbeck_nlp.ner import TaggedText
+from limbeck_nlp.ner.conll import TaggedSentence
 from limbeck_nlp.qa import (
     Answer,
     GrammarQuestions,
@@ -140,6 +142,24 @@ def test_parallel_files(tmp_path: Path) -> None:
     data = ParallelQuestions(tmp_path, files, grammar_question_tokenizer(), max_length=32, stride=4, max_question=8)
     assert [q.pair for q in data.questions] == [("en", "en"), ("en", "de"), ("de", "en"), ("de", "de")]
     assert words(data, 1) == "lamp"
+    assert data.lost == {"en": (), "de": ()}
+
+
+def test_offsets_are_needed() -> None:
+    class Slow:
+        is_fast = False
+        eos_token_id = pad_token_id = 0
+
+        def __call__(self, *_: Any, **__: Any) -> dict[str, Any]:
+            raise AssertionError("a tokenizer without offsets is not asked")
+
+        def convert_tokens_to_ids(self, token: str) -> int:
+            raise AssertionError(token)
+
+    with pytest.raises(ConfigError, match="fast"):
+        QuestionWindows([Question("1", "What ?", "the lamp", (Answer("lamp", 4),))], Slow())
+    with pytest.raises(ConfigError, match="fast tokenizer, got Slow"):
+        TaggedText([TaggedSentence(("Tom",), ("B-PER",))], Slow())
 
 
 def test_best_span_by_hand() -> None:

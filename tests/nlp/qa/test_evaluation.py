@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from limbeck_core.errors import DataError
+from limbeck_core.errors import ConfigError, DataError
 from limbeck_nlp.evaluation.qa import evaluate, normalize_answer, score_pairs, token_f1
 from limbeck_nlp.qa.squad import Answer, Question, read_squad
 
@@ -81,7 +81,10 @@ def test_files_are_read_and_answers_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (squad(entry("a", "lampe", 3)), "'lampe' is nowhere in its context"),
+        (
+            squad(entry("a", "lampe", 3), entry("b", "boot")),
+            r"2 answer\(s\) stand nowhere in their contexts: 'lampe' \(question 'a'\), 'boot' \(question 'b'\)",
+        ),
         (squad(entry("a", "Tom"), entry("a", "Tom")), "two questions with the id 'a'"),
         ({"data": [{"context": "x"}]}, "not laid out as SQuAD: .* 'paragraphs'"),
         ({"data": []}, "holds no question"),
@@ -90,6 +93,17 @@ def test_files_are_read_and_answers_found(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(content: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_squad(content)
+
+
+def test_lost_answers_are_left_out_and_listed() -> None:
+    content = squad(entry("a", "lampe", 3), entry("b", "the", 14))
+    found = read_squad(content, lost="drop")
+    assert [question.identity for question in found.questions] == ["b"]  # a question without its answer is no null one
+    assert found.lost == ("a",)
+    with pytest.raises(DataError, match="holds no question"):
+        read_squad(squad(entry("a", "lampe", 3)), lost="drop")
+    with pytest.raises(ConfigError, match="lost must be"):
+        read_squad(content, lost="keep")  # type: ignore[arg-type]
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -215,6 +215,7 @@ class ParallelQuestions(QuestionWindows):
         always: See there.
         only_same: See there.
         seed: See there.
+        lost: See :func:`~limbeck_nlp.qa.squad.read_squad`; ``lost`` of the object says of which questions, by language.
         max_length: See :func:`windows_of`, as for the others.
         stride: See there.
         max_question: See there.
@@ -234,10 +235,15 @@ class ParallelQuestions(QuestionWindows):
         always: str | None = "en",
         only_same: bool = False,
         seed: int = 3,
+        lost: Literal["refuse", "drop"] = "refuse",
         max_length: int = 384,
         stride: int = 128,
         max_question: int = 64,
     ) -> None:
-        read = {code: read_squad(Path(root) / file, question_language=code).questions for code, file in files.items()}
+        contents = {
+            code: read_squad(Path(root) / file, question_language=code, lost=lost) for code, file in files.items()
+        }
+        self.lost = {code: content.lost for code, content in contents.items()}
+        read = {code: content.questions for code, content in contents.items()}
         questions = cross_lingual(read, languages=languages, always=always, only_same=only_same, seed=seed)
         super().__init__(questions, tokenizer, max_length=max_length, stride=stride, max_question=max_question)
