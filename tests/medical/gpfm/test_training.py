@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from limbeck_core.build import build
+from limbeck_core.engine import export_student
 from limbeck_core.engine.commands import train
 from limbeck_core.engine.config import load_config
 from limbeck_core.errors import DataError
-from limbeck_medical.gpfm import Features, TileFolder, embed, probe
+from limbeck_medical.gpfm import Features, StudentCall, TileFolder, embed, probe
 from source_tree import ROOT
 
 QUICK: dict[str, Any] = {"+log_level": "ERROR", "train_cfg.max_epochs": 1, "train_dataloader.batch_size": 8}
@@ -92,3 +93,11 @@ def test_the_papers_size() -> None:
     assert model.student.head.last.weight.shape == (65536, 256)
     assert model.weights == {"uni": (1.0, 0.25), "phikon": (0.5, 0.125), "conch": (1.0, 0.0)}
     assert [model.heads[name].out for name in model.weights] == [1024, 768, 768]
+
+
+def test_what_is_exported_takes_images_in_any_number(tmp_path: Path) -> None:
+    settings = load_config("medical/gpfm/tiles_self", overrides=["model.student.encoder.vit.depth=1"])
+    batch = {"inputs": torch.rand(3, 3, 48, 48)}
+    exported = export_student(build(settings.model.student), tmp_path / "x.pt2", "pt2", batch=batch, call=StudentCall())
+    assert exported.outputs == ("output float32 (batch, 64)",)
+    assert exported.check.absolute is not None

@@ -212,4 +212,4 @@ def _split(tokens: Tensor, prefix: int, grid: tuple[int, int]) -> dict[str, Tens
             f"{tokens.shape[1]} tokens, {prefix} of them no patches, do not form a grid of {grid[0]} x {grid[1]}: "
             "switch patch dropping and pooling off"
         )
-    return {"cls": tokens[:, 0], "patch": patches.transpose(1, 2).reshape(len(tokens), -1, *grid)}
+    return {"cls": tokens[:, 0], "patch": patches.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)}
