@@ -154,6 +154,7 @@ def test_configs_hand_their_networks_on(tmp_path: Path) -> None:
     files = {f"model.student.{name}.checkpoint": str(source / "student.pth") for name in ("student", "first", "second")}
     runner = train("pose/hands/two_teachers", work_dir=tmp_path / "two", seed=0, overrides=short | files, **place)  # type: ignore[arg-type]
     assert np.isfinite(runner.message_hub.get_scalar("val/score").current())
-    assert 0 < runner.message_hub.get_scalar("train/confidence").current() < 1
+    assert runner.message_hub.get_scalar("train/divergence").current() == 0, "three times the same network"
+    assert runner.message_hub.get_scalar("train/confidence").current() == 1
     handed = torch.load(tmp_path / "two" / "student.pth", weights_only=True)
     assert any(name.endswith("mask_head.weight") for name in handed.get("state_dict", handed))

@@ -25,6 +25,15 @@ def test_by_hand() -> None:
     assert loss.item() == pytest.approx(1e7 * smooth + 100 * math.log(2))
 
 
+def test_a_knee_of_one_is_half_the_squared_error() -> None:
+    heatmaps, mask = outputs()
+    truth = torch.zeros_like(heatmaps)
+    loss = hand_task_loss(heatmaps, mask, truth, torch.ones(2, 3), mask, heatmap_weight=1.0, mask_weight=0.0, knee=1.0)
+    assert loss.item() == pytest.approx(heatmaps.square().mean().item() / 2)
+    with pytest.raises(ValueError, match="knee"):
+        HandTaskLoss(knee=0.0)
+
+
 def test_only_valid_key_points_and_chosen_branches_count() -> None:
     heatmaps, mask = (tensor.requires_grad_() for tensor in outputs())
     truth, valid = torch.zeros_like(heatmaps), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])

@@ -129,6 +129,7 @@ class SelfTraining(Distiller):
             move_masks(labels.mask, view["matrix"], view["keep"]),
             heatmap_weight=task.heatmap_weight if "keypoints" in self.branches else 0.0,
             mask_weight=task.mask_weight if "mask" in self.branches else 0.0,
+            knee=task.knee,
             reduction="none",
         )
         each = each if weight is None else each * weight

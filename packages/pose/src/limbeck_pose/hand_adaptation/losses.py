@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss
 
-from limbeck_core.checks import check_finite, check_non_negative, check_same_shape
+from limbeck_core.checks import check_finite, check_non_negative, check_positive, check_same_shape
 from limbeck_core.errors import ShapeError
 from limbeck_core.functional.precision import at_least_float32
 from limbeck_core.functional.reduction import Reduction, check_reduction, reduce_loss
@@ -21,7 +21,7 @@ from limbeck_core.functional.reduction import Reduction, check_reduction, reduce
 Branch = Literal["keypoints", "mask"]
 BRANCHES: tuple[Branch, ...] = ("keypoints", "mask")
 HEATMAP_WEIGHT, MASK_WEIGHT = 1e7, 100.0
-_KNEE = 0.01  # where the squared error becomes linear
+KNEE = 0.01  # where the squared error becomes linear
 _MEAN_SQUARE_FACTOR = 5.0  # the released code keeps this constant beside its squared error
 
 
@@ -34,14 +34,17 @@ def hand_task_loss(
     *,
     heatmap_weight: float = HEATMAP_WEIGHT,
     mask_weight: float = MASK_WEIGHT,
+    knee: float = KNEE,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Smooth L1 error of heatmaps and cross-entropy of a mask.
 
     .. math:: L_n = 10^7 \, SL_1(h_n, \hat h_n) + 100 \, BCE(m_n, \hat m_n), \quad
-       SL_1 = \begin{cases} z^2 / 2 & |z| < 0.01 \\ 0.01 (|z| - 0.005) & \text{else} \end{cases}
+       SL_1 = \begin{cases} z^2 / 2 & |z| < \kappa \\ \kappa (|z| - \kappa / 2) & \text{else} \end{cases}
 
-    Means run over cells of valid key points and over pixels. The large factor undoes them.
+    Means run over cells of valid key points and over pixels. The large factor undoes them. The released code's knee of
+    0.01 makes it almost an absolute error, which an empty heatmap answers well for long: a small network and a short
+    run learn better from a squared error, a knee of 1.
 
     Args:
         heatmaps: Predicted, ``(N, K, h, w)``.
@@ -51,6 +54,7 @@ def hand_task_loss(
         target_mask: True mask or probabilities from 0 to 1, the shape of ``mask_logits``.
         heatmap_weight: Factor of the first term; 0 leaves it out.
         mask_weight: Factor of the second; 0 leaves it out, with its gradient.
+        knee: Error :math:`\kappa > 0` from which the first is linear.
         reduction: ``"none"`` gives ``(N,)``; ``"mean"`` and ``"sum"`` reduce over samples.
 
     Returns:
@@ -58,7 +62,7 @@ def hand_task_loss(
 
     Raises:
         ShapeError: if shapes do not fit.
-        ValueError: if a weight is negative or ``reduction`` is unknown.
+        ValueError: if a weight is negative, ``knee`` is not above 0, or ``reduction`` is unknown.
         NonFiniteError: if predictions hold NaN or infinity (CPU).
 
     Reference:
@@ -66,6 +70,7 @@ def hand_task_loss(
     """
     check_non_negative(heatmap_weight, "heatmap_weight")
     check_non_negative(mask_weight, "mask_weight")
+    check_positive(knee, "knee")
     check_reduction(reduction)
     check_same_shape(heatmaps, target_heatmaps, "heatmaps", "target_heatmaps", "model and codec need one stride")
     check_same_shape(mask_logits, target_mask, "mask_logits", "target_mask")
@@ -76,7 +81,7 @@ def hand_task_loss(
     heatmaps, mask_logits = at_least_float32(heatmaps), at_least_float32(mask_logits)
     terms = []
     if heatmap_weight > 0:
-        errors = huber_loss(heatmaps, target_heatmaps.detach().to(heatmaps), reduction="none", delta=_KNEE)
+        errors = huber_loss(heatmaps, target_heatmaps.detach().to(heatmaps), reduction="none", delta=knee)
         counted = valid.to(heatmaps)
         means = (errors.mean((2, 3)) * counted).sum(1) / counted.sum(1).clamp(min=1)
         terms.append(heatmap_weight * means)
@@ -98,10 +103,11 @@ class HandTaskLoss(nn.Module):
     Args:
         heatmap_weight: Factor of the heatmaps' error.
         mask_weight: Factor of the mask's cross-entropy.
+        knee: Error from which that of the heatmaps is linear.
         reduction: ``"none"``, ``"mean"`` or ``"sum"`` over samples.
 
     Raises:
-        ValueError: if a weight is negative or ``reduction`` is unknown.
+        ValueError: if a weight is negative, ``knee`` is not above 0, or ``reduction`` is unknown.
     """
 
     def __init__(
@@ -109,13 +115,16 @@ class HandTaskLoss(nn.Module):
         *,
         heatmap_weight: float = HEATMAP_WEIGHT,
         mask_weight: float = MASK_WEIGHT,
+        knee: float = KNEE,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         check_non_negative(heatmap_weight, "heatmap_weight")
         check_non_negative(mask_weight, "mask_weight")
+        check_positive(knee, "knee")
         check_reduction(reduction)
-        self.heatmap_weight, self.mask_weight, self.reduction = heatmap_weight, mask_weight, reduction
+        self.heatmap_weight, self.mask_weight, self.knee = heatmap_weight, mask_weight, knee
+        self.reduction = reduction
 
     def forward(self, output: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """Compute the loss.
@@ -137,12 +146,16 @@ class HandTaskLoss(nn.Module):
             *targets,
             heatmap_weight=self.heatmap_weight,
             mask_weight=self.mask_weight,
+            knee=self.knee,
             reduction=self.reduction,
         )
 
     def extra_repr(self) -> str:
         """Show the hyper-parameters in ``repr``."""
-        return f"heatmap_weight={self.heatmap_weight}, mask_weight={self.mask_weight}, reduction={self.reduction!r}"
+        return (
+            f"heatmap_weight={self.heatmap_weight}, mask_weight={self.mask_weight}, knee={self.knee}, "
+            f"reduction={self.reduction!r}"
+        )
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from limbeck_pose.hand_adaptation import HandNet, HandTaskLoss, SelfTraining, tr
 with read_base():
     from .._base_.hands import *
 
-network = dict(type=HandNet, width=16, stacks=1, depth=2, blocks=1, dropout=0.1)
+network = dict(type=HandNet, width=16, stacks=1, depth=2, blocks=1, dropout=0.0)
 model = dict(
     type=SelfTraining,
     student=dict(type=trained, model=network, checkpoint="work_dirs/source/student.pth"),
     codec=codec,
-    task_loss=dict(type=HandTaskLoss),
+    task_loss=dict(type=HandTaskLoss, heatmap_weight=1e3, mask_weight=20.0, knee=1.0),  # squared: a short run
 )

@@ -17,12 +17,12 @@ with read_base():
 train_dataloader.dataset = dict(
     type=Hands, root=".", folder="source/train", codec=codec, augmentation=dict(type=HandAugmentation)
 )
-train_cfg.max_epochs = 20
-train_cfg.val_interval = 20
-optim_wrapper.optimizer.lr = 3e-3
-param_scheduler = dict(type=CosineAnnealingLR, T_max=20, eta_min=0.0, by_epoch=True, convert_to_iter_based=True)
+train_cfg.max_epochs = 40
+train_cfg.val_interval = 40
+optim_wrapper.optimizer.lr = 5e-3
+param_scheduler = dict(type=CosineAnnealingLR, T_max=40, eta_min=0.0, by_epoch=True, convert_to_iter_based=True)
 model = dict(
     type=Distiller,
-    student=dict(type=HandNet, width=16, stacks=1, depth=2, blocks=1, dropout=0.1),
-    task_loss=dict(type=HandTaskLoss),
+    student=dict(type=HandNet, width=16, stacks=1, depth=2, blocks=1, dropout=0.0),
+    task_loss=dict(type=HandTaskLoss, heatmap_weight=1e3, mask_weight=20.0, knee=1.0),  # squared: a short run
 )
