@@ -13,16 +13,16 @@ from limbeck_core import Distiller, Match
 from limbeck_core.errors import ConfigError, ShapeError, TargetError
 from limbeck_detection.pointdistiller import PointDistillationLoss
 from limbeck_detection.pointpillars import LidarCall
-from limbeck_detection.pointrcnn import PointRCNN, PointSampling, pointrcnn
+from limbeck_detection.pointrcnn import PointRCNN, pointrcnn
 from limbeck_detection.rotated import bev_iou
 
-SAMPLING = PointSampling(96, (0.0, -10.0, -3.0, 20.0, 10.0, 1.0))
 CAR = [10.0, 1.0, -1.8, 3.9, 1.6, 1.5, 2.3]
 
 
 def tiny(ratio: float = 16.0, **options: Any) -> PointRCNN:
     small: dict[str, Any] = {
-        "sampling": SAMPLING,
+        "sampled_points": 96,
+        "point_range": (0.0, -10.0, -3.0, 20.0, 10.0, 1.0),
         "num_points": (24, 8),
         "radii": ((0.5, 1.0), (2.0, 4.0)),
         "num_samples": ((4, 8),) * 2,

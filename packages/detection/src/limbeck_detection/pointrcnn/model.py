@@ -19,6 +19,7 @@ from torchvision.ops import sigmoid_focal_loss
 from limbeck_core.errors import ConfigError, ShapeError, TargetError
 from limbeck_core.gather import all_sum, world_size
 from limbeck_detection.pointpillars.boxes import KITTI_ANCHORS, AnchorClass
+from limbeck_detection.pointpillars.pillars import Range
 from limbeck_detection.pointrcnn.sampling import (
     PointSampling,
     SampledPoints,
@@ -360,7 +361,8 @@ class PointRCNN(nn.Module):
 def pointrcnn(
     ratio: float = 1.0,
     *,
-    sampling: PointSampling | None = None,
+    sampled_points: int = PointSampling.num_points,
+    point_range: Range = PointSampling.point_range,
     num_points: Sequence[int] = (4096, 1024, 256, 64),
     **options: Any,
 ) -> PointRCNN:
@@ -369,7 +371,8 @@ def pointrcnn(
     Args:
         ratio: Divides all widths, which are rounded down: 2.8 and 4 are those of PointDistiller's students, called 8x
             and 16x there.
-        sampling: How points are brought to one number; default 16,384 within KITTI's range.
+        sampled_points: Points that each scene is brought to.
+        point_range: See :class:`~limbeck_detection.pointrcnn.sampling.PointSampling`; default KITTI's.
         num_points: Points that each set abstraction chooses.
         options: Further arguments of :class:`PointRCNN`.
     """
@@ -378,7 +381,7 @@ def pointrcnn(
         return tuple(max(1, int(width / ratio)) for width in channels)
 
     return PointRCNN(
-        PointSampling() if sampling is None else sampling,
+        PointSampling(sampled_points, tuple(point_range)),  # type: ignore[arg-type]
         num_points=num_points,
         **{
             "radii": ((0.1, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0)),

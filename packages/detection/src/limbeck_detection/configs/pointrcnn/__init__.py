@@ -1,0 +1,1 @@
+"""Configs; see the head of each."""
