@@ -16,7 +16,8 @@ _vit = dict(
     num_heads=4,
     dynamic_img_size=True,
 )
-_momentum = dict(type=Cosine, start=0.99, end=1.0)
+# of 320 steps a momentum near 1 would leave the average where it began
+_momentum = dict(type=Cosine, start=0.9, end=1.0)
 
 train_dataloader = dict(
     dataset=dict(type=TileViews, root=".", part="train", global_size=48, local_size=24, local_views=4, patch=8),
