@@ -1,4 +1,4 @@
-"""The benchmark of point clouds runs, compares equal values, and bounds the memory of a search by its chunks."""
+"""The benchmark of point clouds runs on values that both sides share, and judges by the lower end."""
 
 from __future__ import annotations
 
