@@ -66,6 +66,14 @@ class TestTaggers:
             alone, together = alone[1], together[1]
         torch.testing.assert_close(alone, together)
 
+    def test_every_weight_that_trains_has_a_gradient(self) -> None:
+        clips = [ClipTagger(make(**TINY), 3) for make in (ClipEncoder, FrameEncoder)]
+        for tagger in (*clips, FrameTagger(FrameEncoder(**TINY), 3)):
+            found = tagger(waveforms())
+            sum(each.sum() for each in (found if isinstance(found, tuple) else (found,))).backward()
+            idle = [name for name, p in tagger.named_parameters() if p.requires_grad and p.grad is None]
+            assert idle == []
+
     def test_silence_and_a_handful_of_samples_have_scores(self) -> None:
         tagger = ClipTagger(ClipEncoder(**TINY), 3)
         assert tagger(torch.zeros(2, 10), torch.tensor([10, 0])).isfinite().all()
@@ -120,12 +128,12 @@ class TestLayerDecay:
         tagger = ClipTagger(ClipEncoder(**TINY), 3)
         wrapped = LayerDecay(config, dict(decay=0.5))(tagger)
         rates = {id(p): group["lr"] for group in wrapped.optimizer.param_groups for p in group["params"]}
-        named = {name: rates[id(p)] for name, p in tagger.named_parameters()}
+        named = {name: rates[id(p)] for name, p in tagger.named_parameters() if p.requires_grad}
         assert named["head.weight"] == 1.0
         assert named["encoder.norm.weight"] == 0.5
         assert named["encoder.blocks.1.norm1.weight"] == 0.5
         assert named["encoder.blocks.0.mlp.fc1.weight"] == 0.25
-        assert {named[f"encoder.{name}"] for name in ("pos_embed", "cls_token", "mask_embed")} == {0.25}
+        assert {named[f"encoder.{name}"] for name in ("pos_embed", "cls_token")} == {0.25}
 
     def test_it_says_what_it_needs(self) -> None:
         config = dict(optimizer=dict(type=torch.optim.SGD, lr=1.0))

@@ -217,6 +217,7 @@ class ClipEncoder(_Encoder):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self._initialise(self.cls_token)
+        self.mask_embed.requires_grad_(False)  # released files have it, and nothing here is hidden
 
     def hidden(
         self, mel: Tensor, lengths: Tensor | None = None, *, last: int = 1

@@ -47,6 +47,7 @@ class ClipTagger(nn.Module):
         check_positive(classes, "classes")
         self.front_end: LogMel = build(front_end) or LogMel()
         self.encoder: Encoder = build(encoder) if isinstance(encoder, Mapping) else encoder
+        self.encoder.mask_embed.requires_grad_(False)  # nothing is hidden; data-parallel training refuses idle weights
         width = self.encoder.dim * (2 if isinstance(self.encoder, ClipEncoder) else 1)
         self.head = _linear(width, classes)
 
@@ -97,6 +98,7 @@ class FrameTagger(nn.Module):
         check_positive(classes, "classes")
         self.front_end: LogMel = build(front_end) or LogMel()
         self.encoder: FrameEncoder = build(encoder) if isinstance(encoder, Mapping) else encoder
+        self.encoder.mask_embed.requires_grad_(False)
         self.strong = _linear(self.encoder.dim, classes)
         self.attention = _linear(self.encoder.dim, classes)
 
