@@ -89,7 +89,7 @@ def test_filling_uses_clips_of_the_set_and_warns_when_they_are_few(tmp_path: Pat
     hook = FillQueue(batch_size=3)
     match = model.matches["comodo"]
     with pytest.warns(UserWarning, match="the queue has 12 rows and the training set 10 clips"):
-        hook._fill(model, match, Windows(), 0)
+        hook._fill(model, match, Windows())
     assert match.loss.filled == 10
     everyone = torch.stack([Windows()[i]["video"] for i in range(10)])
     wanted = nn.functional.normalize(match.teacher_adapter(everyone), dim=1)

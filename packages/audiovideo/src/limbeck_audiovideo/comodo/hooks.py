@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from limbeck_audiovideo.comodo.losses import SimilarityQueueLoss
 from limbeck_core import Distiller, Match
-from limbeck_core.engine.sampler import build_dataloader
+from limbeck_core.engine.state import isolated
 from limbeck_core.errors import ConfigError, closest
 from limbeck_core.tap import unwrap
 
@@ -50,10 +50,10 @@ class FillQueue(Hook):  # type: ignore[misc]  # mmengine is untyped
                 f"FillQueue needs a SimilarityQueueLoss in the match {self.match!r}, got {type(match.loss).__name__}"
             )
         if not match.loss.filled:
-            self._fill(distiller, match, runner.train_loop.dataloader.dataset, runner.seed)
+            self._fill(distiller, match, runner.train_loop.dataloader.dataset)
 
     @torch.no_grad()
-    def _fill(self, distiller: Distiller, match: Match, dataset: Dataset[Any], run_seed: int) -> None:
+    def _fill(self, distiller: Distiller, match: Match, dataset: Dataset[Any]) -> None:
         queue: SimilarityQueueLoss = match.loss
         size, clips = len(queue.queue), len(dataset)  # type: ignore[arg-type]
         if clips <= size:
@@ -64,23 +64,17 @@ class FillQueue(Hook):  # type: ignore[misc]  # mmengine is untyped
             )
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randperm(clips, generator=generator)[:size].tolist()
-        plain = getattr(dataset, "dataset", dataset)  # seeded again by the loader below
-        loader = build_dataloader(
-            dict(
-                dataset=torch.utils.data.Subset(plain, drawn),
-                batch_size=self.batch_size,
-                sampler=dict(type="DefaultSampler", shuffle=False),
-            ),
-            seed=run_seed,
-            training=False,
-        )
+        plain = getattr(dataset, "dataset", dataset)  # without the loop's own keys and seeds
         device = next(distiller.parameters()).device
         (tap,) = match.teacher
         owner = distiller.teacher if tap.of in (None, "teacher") else distiller.teachers[tap.of]
         name = next(name for name, teacher in distiller.teachers.items() if teacher is owner)
-        for batch in loader:
-            moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            queue.enqueue(_adapted(match, distiller.read_teachers(moved, [name])[name][tap]))
+        # not through a loader, which would deal the clips out to the ranks: every rank needs the same queue
+        with isolated(self.seed):
+            for start in range(0, len(drawn), self.batch_size):
+                batch = default_collate([plain[index] for index in drawn[start : start + self.batch_size]])
+                moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+                queue.enqueue(_adapted(match, distiller.read_teachers(moved, [name])[name][tap]))
 
 
 def _adapted(match: Match, value: Any) -> torch.Tensor:
