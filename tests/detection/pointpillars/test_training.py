@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from limbeck_core.engine import commands
+from limbeck_core.engine.export import export
 from limbeck_detection.data import write_points
 from limbeck_detection.data.database import main as cut
 
@@ -60,6 +61,16 @@ def test_a_config_trains_and_is_judged(tmp_path: Path) -> None:
         data_root=tmp_path / "kitti",
         overrides=overrides,
     )
+    weights = export(
+        name,
+        tmp_path / "run" / "student.pth",
+        out=tmp_path / "w.pth",
+        format="state_dict",
+        data_root=tmp_path / "kitti",
+        overrides=small,
+    )
+    assert weights.parameters == 118_920  # the smaller layer_nums
+    assert "voxel_encoder.pfn_layers.0.linear.weight" in torch.load(tmp_path / "w.pth", weights_only=True)
     assert 0 <= result["mean/3d/AP40/moderate"] <= 100
     for folder, ending in (("found", "txt"), ("seen", "png")):
         assert sorted(path.name for path in (tmp_path / folder).iterdir()) == [f"{i:06d}.{ending}" for i in range(4)]

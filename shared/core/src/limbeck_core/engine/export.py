@@ -388,7 +388,12 @@ def _write(
         raise ExportError(f"{target} is a folder, and {format} is one file: name the file with --out")
     served = Served(model, alone.call, alone.view)
     if batch is not None:
-        served.places = tuple(places_of(alone.call, alone.view, batch))
+        try:
+            served.places = tuple(places_of(alone.call, alone.view, batch))
+        except ExportError as error:
+            if format in ("onnx", "pt2"):
+                raise
+            batch, missing = None, str(error)  # weights are whole without an input that a graph could take
     examples = make_examples(served.eval(), batch, real=real) if batch is not None else None
     inputs, outputs = examples.described() if examples is not None else ((), ())
     card = Exported(
