@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.enable()
         torch.set_num_threads(threads)
     if not options.quick:
-        small, whole = added_memory(1024, VOXELS), added_memory(CENTERS, VOXELS)
+        small, whole = added_memory(256, VOXELS), added_memory(CENTERS, VOXELS)
         print(
             f"neighbours of {CENTERS:,} of {VOXELS:,} voxels add {small:.0f} MB in chunks, {whole:.0f} MB in one matrix"
         )

@@ -23,7 +23,7 @@ from limbeck_detection.pointdistiller import (
     nearest_neighbors,
     voxel_match,
 )
-from limbeck_detection.pointpillars import LidarCall, pointpillars
+from limbeck_detection.pointpillars import LidarCall, pointpillars, voxelize
 from loss_contract import LossContract, randn
 
 COUNTS = torch.tensor([3, 32, 1, 9, 1, 14, 2, 20, 5, 1, 6, 11])
@@ -373,7 +373,7 @@ def test_a_match_reads_counts_and_scenes_of_the_pillars_that_both_networks_get()
     match.loss._compare = _watch(match.loss._compare, seen)
     losses = distiller({"inputs": scenes, "targets": targets}, mode="loss")
     sum(losses.values()).backward()
-    pillars = student.train().voxelize(scenes)
+    pillars = voxelize(scenes, student.grid, training=True)
     assert seen["importance"].tolist() == pillars.num_points.tolist()
     assert seen["scenes"].tolist() == pillars.scenes.tolist()
     assert set(pillars.scenes.tolist()) == {0, 2}

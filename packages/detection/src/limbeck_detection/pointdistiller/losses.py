@@ -245,7 +245,7 @@ class VoxelDistillationLoss(_LocalDistillation):
         pooling: Pooling = "none",
         fusion: Fusion = "concatenate",
         affine: bool = True,
-        chunk_size: int = 1024,
+        chunk_size: int = 256,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(
@@ -353,7 +353,7 @@ class BEVDistillationLoss(_LocalDistillation):
         pooling: Pooling = "none",
         fusion: Fusion = "concatenate",
         affine: bool = True,
-        chunk_size: int = 1024,
+        chunk_size: int = 256,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(
@@ -442,7 +442,7 @@ class PointDistillationLoss(_LocalDistillation):
         pooling: Pooling = "max",
         fusion: Fusion = "concatenate",
         affine: bool = True,
-        chunk_size: int = 1024,
+        chunk_size: int = 256,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(

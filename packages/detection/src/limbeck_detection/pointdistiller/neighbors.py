@@ -86,7 +86,7 @@ def nearest_neighbors(
     neighbors: int,
     *,
     scenes: Tensor | None = None,
-    chunk_size: int = 1024,
+    chunk_size: int = 256,
 ) -> Tensor:
     """The nearest items of some of them, in feature space.
 
@@ -167,12 +167,12 @@ def _search(items: Tensor, centers: Tensor, count: int, chunk_size: int) -> Tens
     if not count or not len(centers):
         return centers.new_zeros(len(centers), count)
     items = items - items.mean(0)
-    lengths = items.square().sum(1)
-    scaled = -2 * items.T
+    # [q, 1] . [-2 x, |x|^2]: the query's own length is one constant a row, which changes no order
+    one = items.new_ones(len(items), 1)
+    queries, keys = torch.cat((items, one), 1), torch.cat((-2 * items, items.square().sum(1, keepdim=True)), 1).T
     parts = []
     for part in torch.split(centers, chunk_size):
-        # the query's own length is one constant a row, which changes no order
-        distances = torch.addmm(lengths, items[part], scaled)
+        distances = queries[part] @ keys
         distances.scatter_(1, part.unsqueeze(1), -torch.inf)
         parts.append(_smallest(distances, count))
     return torch.cat(parts)
