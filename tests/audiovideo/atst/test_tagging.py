@@ -211,12 +211,7 @@ def test_recordings_are_embedded_one_vector_each(tmp_path) -> None:
 
 @pytest.mark.parametrize(("format", "frames"), [("pt2", False), ("onnx", True)])
 def test_a_tagger_is_exported_with_its_front_end(tmp_path, format: str, frames: bool) -> None:
-    front_end = LogMel(transform="matrix" if format == "onnx" else "fft")
-    made = (
-        FrameTagger(FrameEncoder(**TINY), 3, front_end=front_end)
-        if frames
-        else ClipTagger(ClipEncoder(**TINY), 3, front_end=front_end)
-    )
+    made = FrameTagger(FrameEncoder(**TINY), 3) if frames else ClipTagger(ClipEncoder(**TINY), 3)
     batch = {"inputs": {"waveform": waveforms(3, 16000), "length": torch.tensor([16000, 9000, 12000])}}
     exported = export_student(made, tmp_path / f"tagger.{format}", format, batch=batch, call=KeywordCall())
     assert exported.path.is_file()
