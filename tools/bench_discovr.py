@@ -41,12 +41,14 @@ EPSILON, ITERATIONS, TEMPERATURE = 0.05, 10, 0.1
 def plain_sinkhorn(scores: Tensor) -> Tensor:
     """Scale rows and columns of the whole matrix in turn, as the reference does."""
     q = torch.exp(scores / EPSILON).t()
-    q = q / q.sum()
+    q /= q.sum()
     prototypes, samples = q.shape
     for _ in range(ITERATIONS):
-        q = q / q.sum(1, keepdim=True) / prototypes
-        q = q / q.sum(0, keepdim=True) / samples
-    return (q / q.sum(0, keepdim=True)).t()
+        q /= q.sum(1, keepdim=True)
+        q /= prototypes
+        q /= q.sum(0, keepdim=True)
+        q /= samples
+    return (q * samples).t()
 
 
 def plain_distillation(student: Tensor, teacher: Tensor, prototypes: Tensor) -> Tensor:
