@@ -196,14 +196,20 @@ def test_entry_points_lead_into_the_wheel(wheels: dict[str, Path], installed: Pa
 
 @pytest.mark.parametrize("name", sorted(DEPENDENCIES))
 def test_imports_only_what_it_declares(name: str, wheels: dict[str, Path], installed: Path) -> None:
-    """With everything else in this environment hidden, all modules of the package import; its face is complete."""
+    """With everything else in this environment hidden, all modules of the package import; its face is complete.
+
+    A file that stands for one framework may say instead how to install it.
+    """
     code = REFUSE + (
         "import importlib, pkgutil\n"
         "face = importlib.import_module(sys.argv[2])\n"
         "for name in getattr(face, '__all__', ()): getattr(face, name)\n"
         "names = [m.name for m in pkgutil.walk_packages(face.__path__, sys.argv[2] + '.')]\n"
         "names = [n for n in names if '.configs.' not in n and not n.endswith('__main__')]\n"
-        "for name in names: importlib.import_module(name)\n"
+        "from limbeck_core.errors import MissingDependency\n"
+        "for name in names:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except MissingDependency as error: assert 'pip install' in str(error), error\n"
         "print(json.dumps([face.__file__, len(names), sorted({n.partition('.')[0] for n in sys.modules})]))\n"
     )
     refused = undeclared(name, wheels)
