@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--data-root", type=Path, help="spoken digits: a folder of wav files, or a zip file of one")
 
     title = (__doc__ or "").partition("\n")[0]
-    return command("quickstart-audio", title, run, arguments, options=options, threads=2)
+    return command("quickstart-audio", title, run, arguments, options=options)
 
 
 def run(options: argparse.Namespace) -> Path:
