@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck_audiovideo.evaluation import linear_probe, macro_f1, retrieval_recall
+from limbeck_audiovideo.evaluation import macro_f1
 from limbeck_audiovideo.imu import ClipPairs
 from limbeck_core import Distiller
 from limbeck_core.build import build
 from limbeck_core.engine.config import load_config
 from limbeck_core.engine.quickstart import at_most, text_table
 from limbeck_core.errors import LimbeckError
+from limbeck_core.probes import linear_probe, retrieval_recall
 from limbeck_core.report import spread
 
 ARMS = ("random initialisation", "shuffled pairs", "COMODO")

@@ -37,11 +37,11 @@ from limbeck_audiovideo.audio import (
 from limbeck_audiovideo.evaluation.classification import classify, confusion, table, tag
 from limbeck_audiovideo.evaluation.events import event_f1, events_of, psds, segment_f1
 from limbeck_audiovideo.evaluation.pictures import draw_confusion, draw_timeline
-from limbeck_audiovideo.evaluation.probes import linear_probe, nearest_neighbours
 from limbeck_core.build import build
 from limbeck_core.engine import commands, load_student
 from limbeck_core.engine.config import load_config
 from limbeck_core.errors import DataError, LimbeckError
+from limbeck_core.probes import linear_probe, nearest_neighbours
 
 Figures = dict[str, Any]
 

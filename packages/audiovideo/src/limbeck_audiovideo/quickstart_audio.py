@@ -25,10 +25,10 @@ from limbeck_audiovideo.audio import Recordings
 from limbeck_audiovideo.audio.digits import arrange_digits
 from limbeck_audiovideo.evaluation.classification import confusion
 from limbeck_audiovideo.evaluation.pictures import draw_confusion, draw_spectrograms
-from limbeck_audiovideo.evaluation.probes import linear_probe
 from limbeck_audiovideo.rendered_audio import render
 from limbeck_core.engine.commands import train
 from limbeck_core.engine.quickstart import command, text_table
+from limbeck_core.probes import linear_probe
 from limbeck_core.report import Report, paired_bootstrap, spread
 
 RANDOM, CLIP, FRAME = "random weights, probe", "ATST-Clip, probe", "ATST-Frame, probe"

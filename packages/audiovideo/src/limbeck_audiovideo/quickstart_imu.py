@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from limbeck_audiovideo.comodo import IMUConvNet
-from limbeck_audiovideo.evaluation import linear_probe, macro_f1, retrieval_recall
+from limbeck_audiovideo.evaluation import macro_f1
 from limbeck_audiovideo.imu import ClipPairs
 from limbeck_audiovideo.rendered_pairs import ACTIVITIES, Part, render
 from limbeck_core import Distiller
 from limbeck_core.bank.command import bank_writer
 from limbeck_core.engine.commands import train
 from limbeck_core.engine.quickstart import command, text_table
+from limbeck_core.probes import linear_probe, retrieval_recall
 from limbeck_core.report import Report, paired_bootstrap, spread
 
 RANDOM, SHUFFLED, COMODO, LABELS = "random initialisation", "shuffled pairs (control)", "COMODO", "labels from scratch"

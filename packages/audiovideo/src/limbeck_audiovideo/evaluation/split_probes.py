@@ -11,8 +11,8 @@ from mmengine.evaluator import BaseMetric
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from torch import Tensor
 
-from limbeck_audiovideo.evaluation.probes import linear_probe, nearest_neighbours
 from limbeck_core.errors import DataError, ShapeError
+from limbeck_core.probes import linear_probe, nearest_neighbours
 
 
 class SplitProbes(BaseMetric):  # type: ignore[misc]  # mmengine is untyped

@@ -10,8 +10,8 @@ from mmengine.evaluator import BaseMetric
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from limbeck_audiovideo.evaluation.probes import STRENGTHS, linear_probe
 from limbeck_core.errors import DataError, ShapeError
+from limbeck_core.probes import STRENGTHS, linear_probe
 
 
 def leave_subjects_out(
@@ -23,14 +23,14 @@ def leave_subjects_out(
         embeddings: Frozen features, ``(N, D)``.
         targets: Class indices, ``(N,)``.
         subjects: Index of the subject of each sample, ``(N,)``.
-        strengths: See :func:`~limbeck_audiovideo.evaluation.probes.linear_probe`.
+        strengths: See :func:`~limbeck_core.probes.linear_probe`.
 
     Returns:
         Class indices, ``(N,)``.
 
     Raises:
         ShapeError: if the lengths differ, or there is one subject alone.
-        TargetError: as :func:`~limbeck_audiovideo.evaluation.probes.linear_probe`.
+        TargetError: as :func:`~limbeck_core.probes.linear_probe`.
     """
     if not len(embeddings) == len(targets) == len(subjects):
         raise ShapeError(
