@@ -10,7 +10,7 @@ import torch
 
 from limbeck_audiovideo.audio import Event
 from limbeck_audiovideo.evaluation.classification import classify, confusion, tag
-from limbeck_audiovideo.evaluation.events import event_f1, events_of, psds, segment_f1
+from limbeck_audiovideo.evaluation.events import _area, event_f1, events_of, psds, segment_f1
 from limbeck_audiovideo.evaluation.metric import ClipMetric, EventMetric
 from limbeck_audiovideo.evaluation.pictures import draw_confusion, draw_spectrograms, draw_timeline
 from limbeck_core.errors import DataError, NonFiniteError, ShapeError, TargetError
@@ -138,3 +138,13 @@ def test_pictures_are_written(tmp_path) -> None:
         draw_spectrograms({}, tmp_path / "x.png")
     with pytest.raises(ShapeError, match="square"):
         draw_confusion(np.zeros((2, 3), int), ["a", "b"], tmp_path / "x.png")
+
+
+def test_the_area_is_the_librarys() -> None:
+    from psds_eval import PSDSEval
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x, y = np.sort(rng.random(6)), rng.random(6)
+        assert _area(x, y, x[3]) == pytest.approx(PSDSEval._auc(x, y, x[3], True))
+    assert _area(np.array([0.0, 1.0]), np.array([0.5, 1.0]), 3.0) == pytest.approx(2.5)  # the last step goes on
