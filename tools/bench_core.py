@@ -735,6 +735,16 @@ def _squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student, teacher, reduction="sum") / len(student)
 
 
+def _plain_koleo(embeddings: Tensor) -> Tensor:
+    x = F.normalize(embeddings)
+    apart = torch.cdist(x, x).masked_fill(torch.eye(len(x), dtype=torch.bool), torch.inf)
+    return -(apart.amin(1) + 1e-8).log().mean()
+
+
+def _koleo(s: Shapes) -> Case:
+    return Case(losses.KoLeoLoss(), _plain_koleo, _named("student_embeddings", s.embeddings()[0]))
+
+
 def _dino(s: Shapes) -> Case:
     rows, prototypes = (8, 32) if s.quick else (128, 4096)
     module = losses.DINOLoss(prototypes).eval()
@@ -792,6 +802,7 @@ CASES: dict[str, Callable[[Shapes], Case]] = {
     "KLDivergenceLoss": lambda s: _on_logits(
         losses.KLDivergenceLoss(4.0), lambda student, teacher: _plain_kd(student, teacher, 4.0), s
     ),
+    "KoLeoLoss": _koleo,
     "LinearJSDLoss": _linear_jsd,
     "MaskedGenerativeLoss": _mgd,
     "NeuronSelectivityLoss": lambda s: _on_maps(losses.NeuronSelectivityLoss(), _plain_nst, s, channels=64),

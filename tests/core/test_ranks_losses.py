@@ -22,6 +22,7 @@ ELSEWHERE = {
     "ContrastiveRepresentationLoss": "draws negatives and keeps memories: test_contrast.py",
     "MaskedGenerativeLoss": "draws a mask: test_features.py",
     "DINOLoss": "rows are crops by samples, which shares of samples interleave: test_contrast.py",
+    "KoLeoLoss": "each rank spreads its own samples: test_spread.py",
     "LinearJSDLoss": "rows are tokens, and it takes weights: test_large_vocabulary.py",
 }
 
