@@ -20,9 +20,8 @@ from limbeck_detection.evaluation import (
     Judged,
     draw_detections,
     draw_precision_recall,
-    evaluate,
+    evaluate_with_curves,
     judge_checkpoint,
-    read_curves,
     table,
 )
 
@@ -50,8 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--speed and --write-predictions need a detector: give --config and --checkpoint")
     try:
         if from_file:
-            result = evaluate(options.predictions, options.annotations)
-            curves = read_curves(options.predictions, options.annotations) if options.pictures else {}
+            result, curves = evaluate_with_curves(options.predictions, options.annotations)
             judged = Judged(result, [], (), curves)
         else:
             judged = judge_checkpoint(

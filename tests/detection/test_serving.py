@@ -19,7 +19,13 @@ from limbeck_core.engine.checkpoints import save_student
 from limbeck_core.engine.config import load_config
 from limbeck_core.errors import ConfigError, DataError
 from limbeck_detection.calls import DetectionCall
-from limbeck_detection.evaluation import draw_precision_recall, judge_checkpoint, measure_speed, precision_recall
+from limbeck_detection.evaluation import (
+    average_precision,
+    draw_precision_recall,
+    judge_checkpoint,
+    measure_speed,
+    numbers_and_curves,
+)
 from limbeck_detection.predictor import DetectionPredictor
 from limbeck_detection.rendered import render
 
@@ -121,13 +127,12 @@ def test_precision_over_recall(tmp_path: Path) -> None:
         {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.9},
         {"image_id": 1, "category_id": 1, "bbox": [80, 0, 10, 10], "score": 0.8},
     ]
-    curves = precision_recall(truth, found)
+    numbers, curves = numbers_and_curves(truth, found)
+    assert numbers == average_precision(truth, found)
     assert curves.keys() == {"a"}  # of b there is nothing to find
     assert curves["a"][:51] == [1.0] * 51  # half of the objects at full precision, the rest never
     assert curves["a"][51:] == [0.0] * 50
-    assert precision_recall(truth, []) == {"a": [0.0] * 101}
-    with pytest.raises(ValueError, match=r"iou must be one of COCO's thresholds .* got 0.3"):
-        precision_recall(truth, found, iou=0.3)
+    assert numbers_and_curves(truth, [])[1] == {"a": [0.0] * 101}
     assert draw_precision_recall(curves, tmp_path / "curves.png").stat().st_size > 1000
     with pytest.raises(DataError, match="no class with an object"):
         draw_precision_recall({}, tmp_path / "none.png")

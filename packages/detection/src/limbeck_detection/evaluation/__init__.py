@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from limbeck_detection.evaluation.bev_pictures import draw_scenes
 from limbeck_detection.evaluation.checkpoint import Judged, judge_checkpoint
-from limbeck_detection.evaluation.coco import average_precision, evaluate, precision_recall, read_curves, table
+from limbeck_detection.evaluation.coco import (
+    average_precision,
+    evaluate,
+    evaluate_with_curves,
+    numbers_and_curves,
+    table,
+)
 from limbeck_detection.evaluation.kitti import evaluate_kitti, evaluate_kitti_folders, kitti_table
 from limbeck_detection.evaluation.kitti_metric import KittiMetric, detections_to_objects
 from limbeck_detection.evaluation.metric import CocoMetric
@@ -24,10 +30,10 @@ __all__ = [
     "evaluate",
     "evaluate_kitti",
     "evaluate_kitti_folders",
+    "evaluate_with_curves",
     "judge_checkpoint",
     "kitti_table",
     "measure_speed",
-    "precision_recall",
-    "read_curves",
+    "numbers_and_curves",
     "table",
 ]

@@ -14,7 +14,7 @@ from limbeck_core.engine.config import load_config
 from limbeck_core.engine.export import student_alone
 from limbeck_core.engine.sampler import build_dataloader
 from limbeck_core.errors import ConfigError
-from limbeck_detection.evaluation.coco import average_precision, precision_recall
+from limbeck_detection.evaluation.coco import numbers_and_curves
 from limbeck_detection.evaluation.metric import as_coco, image_rows
 from limbeck_detection.evaluation.speed import Speed, measure_speed
 
@@ -27,7 +27,7 @@ class Judged:
         result: As :func:`~limbeck_detection.evaluation.average_precision`, with ``images`` and ``detections``.
         predictions: COCO's result format, with the data set's own category ids.
         classes: Names of the classes, by label.
-        curves: As :func:`~limbeck_detection.evaluation.precision_recall`.
+        curves: As :func:`~limbeck_detection.evaluation.numbers_and_curves`.
         shown: Of the first images: ``image`` as the detector saw it, ``truth`` and ``found`` (each ``labels`` and
             ``boxes`` in its pixels, the latter with ``scores``).
         speed: How fast it is, if that was asked.
@@ -98,9 +98,9 @@ def judge_checkpoint(
         )
     numbers = tuple(getattr(data, "category_ids", ()))
     named = [{**row, "category_id": numbers[row["category_id"]]} for row in found] if numbers else found
-    curves = precision_recall(truth, found)
+    precision, curves = numbers_and_curves(truth, found)
     measured = measure_speed(model, student.call, size=size, view=student.view) if speed else None
-    result = {**average_precision(truth, found), "images": len(truth["images"]), "detections": len(found)}
+    result = {**precision, "images": len(truth["images"]), "detections": len(found)}
     return Judged(result, named, classes, curves, tuple(shown), measured)
 
 

@@ -27,6 +27,9 @@ _NAMES = {
 }
 
 
+_RECALLS = 101  # 0, 0.01, ..., 1
+
+
 def average_precision(ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Average precision and recall of boxes, as COCO's server reports them.
 
@@ -42,59 +45,42 @@ def average_precision(ground_truth: Mapping[str, Any], predictions: Sequence[Map
     Raises:
         DataError: if a prediction lacks a part, or names an image or a category that the ground truth lacks.
     """
-    _check(ground_truth, predictions)
-    if not predictions:
-        return _nothing_predicted(COCO(_complete(ground_truth)), ground_truth)
-    judge = _judged(ground_truth, predictions)
-    stats = judge.stats_as_dict
-    result: dict[str, Any] = {name: _percent(stats[theirs]) for name, theirs in _NAMES.items()}
-    # thresholds, recalls, categories, areas (the first is all), numbers of detections (the last is 100)
-    precision = np.asarray(judge.eval["precision"])[:, :, :, 0, -1]
-    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
-    per_class = {names[category]: precision[:, :, k] for k, category in enumerate(judge.params.catIds)}
-    result["per_class"] = {
-        name: _percent(float(p[p > -1].mean()) if (p > -1).any() else -1) for name, p in per_class.items()
-    }
-    return result
+    return numbers_and_curves(ground_truth, predictions)[0]
 
 
-def _judged(ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> Any:
-    truth = COCO(_complete(ground_truth))
-    judge = COCOeval_faster(truth, truth.loadRes([dict(row) for row in predictions]), iouType="bbox")
-    judge.run()
-    return judge
-
-
-def precision_recall(
-    ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], *, iou: float = 0.5
-) -> dict[str, list[float]]:
-    """Precision of each class at the recalls 0, 0.01, ..., 1, made monotone as COCO does.
+def numbers_and_curves(
+    ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Judge once: what :func:`average_precision` returns, and precision over recall of each class.
 
     Args:
         ground_truth: As for :func:`average_precision`.
         predictions: As for :func:`average_precision`.
-        iou: Overlap from which a detection counts, one of 0.50, 0.55, ..., 0.95.
 
     Returns:
-        101 numbers in [0, 1] by class name; classes without an object are left out, and without any prediction all
-        numbers are 0.
+        The numbers, and by class name the precision in [0, 1] at the recalls 0, 0.01, ..., 1 and an IoU of 0.5, made
+        monotone as COCO does; classes without an object are left out, and without any prediction all of it is 0.
 
     Raises:
         DataError: as :func:`average_precision`.
-        ValueError: if ``iou`` is none of the ten.
     """
-    thresholds = [round(0.5 + 0.05 * step, 2) for step in range(10)]
-    if round(iou, 2) not in thresholds:
-        raise ValueError(f"iou must be one of COCO's thresholds {thresholds}, got {iou}")
     _check(ground_truth, predictions)
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}
     if not predictions:
-        marked = sorted({mark["category_id"] for mark in ground_truth["annotations"] if not mark.get("iscrowd", 0)})
-        return {names[category]: [0.0] * 101 for category in marked}
-    judge = _judged(ground_truth, predictions)
-    precision = np.asarray(judge.eval["precision"])[thresholds.index(round(iou, 2)), :, :, 0, -1]
-    curves = {names[category]: precision[:, k] for k, category in enumerate(judge.params.catIds)}
-    return {name: curve.tolist() for name, curve in curves.items() if (curve > -1).any()}
+        result = _nothing_predicted(COCO(_complete(ground_truth)), ground_truth)
+        return result, {name: [0.0] * _RECALLS for name, value in result["per_class"].items() if value is not None}
+    truth = COCO(_complete(ground_truth))
+    judge = COCOeval_faster(truth, truth.loadRes([dict(row) for row in predictions]), iouType="bbox")
+    judge.run()
+    stats = judge.stats_as_dict
+    result = {name: _percent(stats[theirs]) for name, theirs in _NAMES.items()}
+    # thresholds (the first: 0.5), recalls, categories, areas (the first: all), numbers of detections (the last: 100)
+    precision = np.asarray(judge.eval["precision"])[:, :, :, 0, -1]
+    per_class = {names[category]: precision[:, :, k] for k, category in enumerate(judge.params.catIds)}
+    result["per_class"] = {
+        name: _percent(float(p[p > -1].mean()) if (p > -1).any() else -1) for name, p in per_class.items()
+    }
+    return result, {name: p[0].tolist() for name, p in per_class.items() if (p[0] > -1).any()}
 
 
 def _percent(value: float) -> float | None:
@@ -148,11 +134,6 @@ def _check(ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, A
             )
 
 
-def read_curves(predictions: str | Path, annotations: str | Path) -> dict[str, list[float]]:
-    """Return :func:`precision_recall` at an overlap of 0.5 for two files; raises as :func:`evaluate`."""
-    return precision_recall(*_read(predictions, annotations))
-
-
 def evaluate(predictions: str | Path, annotations: str | Path) -> dict[str, Any]:
     """Judge a file of predictions.
 
@@ -165,8 +146,16 @@ def evaluate(predictions: str | Path, annotations: str | Path) -> dict[str, Any]
     Raises:
         DataError: if a file cannot be read or the two do not fit together.
     """
+    return evaluate_with_curves(predictions, annotations)[0]
+
+
+def evaluate_with_curves(
+    predictions: str | Path, annotations: str | Path
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Return what :func:`evaluate` does, and the curves of :func:`numbers_and_curves`; raises as :func:`evaluate`."""
     truth, found = _read(predictions, annotations)
-    return {**average_precision(truth, found), "images": len(truth["images"]), "detections": len(found)}
+    numbers, curves = numbers_and_curves(truth, found)
+    return {**numbers, "images": len(truth["images"]), "detections": len(found)}, curves
 
 
 def _read(predictions: str | Path, annotations: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

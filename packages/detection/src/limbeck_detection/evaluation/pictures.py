@@ -60,7 +60,7 @@ def draw_precision_recall(curves: Mapping[str, Sequence[float]], path: str | Pat
     """Draw precision over recall, one line a class, and their mean.
 
     Args:
-        curves: What :func:`~limbeck_detection.evaluation.precision_recall` returned.
+        curves: The curves of :func:`~limbeck_detection.evaluation.numbers_and_curves`.
         path: PNG file to write.
         most: So many classes get a line, those with the least area first, since they need a look; the mean is of all.
 

@@ -112,16 +112,16 @@ class _LocalDistillation(nn.Module):
         student_channels: int,
         teacher_channels: int,
         *,
-        channels: int | None,
-        centers: int,
-        neighbors: int,
-        temperature: float,
-        weighting: Weighting,
-        pooling: Pooling,
-        fusion: Fusion,
-        affine: bool,
-        chunk_size: int,
-        reduction: Reduction,
+        channels: int | None = None,
+        centers: int = 6000,
+        neighbors: int = 128,
+        temperature: float = 5.0,
+        weighting: Weighting = "softmax",
+        pooling: Pooling = "none",
+        fusion: Fusion = "concatenate",
+        affine: bool = True,
+        chunk_size: int = 256,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         for name, value in (
@@ -231,37 +231,6 @@ class VoxelDistillationLoss(_LocalDistillation):
     Reference: Zhang et al., PointDistiller: Structured Knowledge Distillation Towards Efficient and Compact 3D
         Detection, arXiv:2205.11098, section 3.
     """
-
-    def __init__(
-        self,
-        student_channels: int,
-        teacher_channels: int,
-        *,
-        channels: int | None = None,
-        centers: int = 6000,
-        neighbors: int = 128,
-        temperature: float = 5.0,
-        weighting: Literal["softmax", "uniform"] = "softmax",
-        pooling: Pooling = "none",
-        fusion: Fusion = "concatenate",
-        affine: bool = True,
-        chunk_size: int = 256,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(
-            student_channels,
-            teacher_channels,
-            channels=channels,
-            centers=centers,
-            neighbors=neighbors,
-            temperature=temperature,
-            weighting=weighting,
-            pooling=pooling,
-            fusion=fusion,
-            affine=affine,
-            chunk_size=chunk_size,
-            reduction=reduction,
-        )
 
     def forward(
         self, student_features: Tensor, teacher_features: Tensor, importance: Tensor, scenes: Tensor | None = None
